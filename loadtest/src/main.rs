@@ -1,0 +1,2 @@
+//! Load tests for signaling servers and relays.
+fn main() {}

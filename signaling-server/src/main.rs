@@ -1,0 +1,2 @@
+//! The `signaling-server` command.
+fn main() {}

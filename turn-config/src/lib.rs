@@ -1,0 +1,1 @@
+//! coturn from one typed description.
