@@ -1,1 +1,3 @@
 //! Rooms over WebSockets.
+
+pub mod config;
