@@ -1,0 +1,3 @@
+//! The `turn-config` command.
+
+fn main() {}
