@@ -1,0 +1,4 @@
+//! The fuzz targets of `wire`, for libFuzzer.
+#![forbid(unsafe_code)]
+
+pub mod targets;
