@@ -123,6 +123,12 @@ fn topic_names_are_what_javascript_sees() {
 }
 
 #[test]
+fn a_pair_of_surrogates_is_one_character_from_the_first_to_the_last() {
+    let message = r#"{"type":"subscribe","topics":["\ud800\udc00","\uDBFF\uDFFF","\ud7ff\ue000"]}"#;
+    assert_eq!(subscribed(message), names(["\u{10000}", "\u{10ffff}", "\u{d7ff}\u{e000}"]));
+}
+
+#[test]
 fn lone_surrogates_are_names_of_their_own() {
     let topics = subscribed(
         r#"{"type":"subscribe","topics":["\ud800","\udfff","\ud800x","\ude00\ud83d","\ud83d\ud83d\ude00"]}"#,
@@ -309,6 +315,14 @@ fn what_json_parse_accepts_is_accepted() {
         r#"{"":0,"":1}"#,
     ] {
         assert!(is_ignored(message), "{message:?}");
+    }
+}
+
+#[test]
+fn no_escapes_are_known_but_those_of_json() {
+    for byte in 0..=127_u8 {
+        let message = [b'"', b'\\', byte, b'0', b'0', b'e', b'9', b'"'];
+        assert_eq!(parse(&message).is_ok(), br#""\/bfnrtu"#.contains(&byte), "{}", byte.escape_ascii());
     }
 }
 
