@@ -1,0 +1,185 @@
+//! What a run found: figures with names, errors by kind, and what counts as failed.
+
+use std::{fmt, time::Duration};
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::swarm::Errors;
+
+/// One figure. Its unit is part of its name, so that the JSON needs none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    /// A number of things.
+    Count(u64),
+    /// Anything measured, in the unit that the name says.
+    Number(f64),
+    /// Yes or no.
+    Flag(bool),
+    /// There was nothing to measure, or no way to.
+    Unknown,
+}
+
+/// The figures of one run, in the order in which they are shown.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    scenario: &'static str,
+    figures: Vec<(&'static str, Value)>,
+    errors: Errors,
+    failures: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    /// An empty report of `scenario`.
+    #[must_use]
+    pub fn new(scenario: &'static str) -> Self {
+        Self { scenario, ..Self::default() }
+    }
+
+    /// Adds a number of things.
+    pub fn count(&mut self, name: &'static str, count: u64) {
+        self.figures.push((name, Value::Count(count)));
+    }
+
+    /// Adds a measured figure; `None` shows as unknown.
+    pub fn number(&mut self, name: &'static str, number: impl Into<Option<f64>>) {
+        let number = number.into().filter(|number| number.is_finite());
+        self.figures.push((name, number.map_or(Value::Unknown, Value::Number)));
+    }
+
+    /// Adds a length of time in milliseconds.
+    pub fn milliseconds(&mut self, name: &'static str, length: Option<Duration>) {
+        self.number(name, length.map(|length| length.as_secs_f64() * 1e3));
+    }
+
+    /// Adds a yes or no; `None` shows as unknown.
+    pub fn flag(&mut self, name: &'static str, flag: Option<bool>) {
+        self.figures.push((name, flag.map_or(Value::Unknown, Value::Flag)));
+    }
+
+    /// Adds errors by kind; any error is a failure.
+    pub fn errors(&mut self, errors: &Errors) {
+        self.errors.merge(errors);
+        for (kind, count) in &errors.0 {
+            self.fail(format!("{count} connections failed: {kind}"));
+        }
+    }
+
+    /// Says what makes this run a failed one.
+    pub fn fail(&mut self, why: String) {
+        self.failures.push(why);
+    }
+
+    /// Says what a reader of the figures should know.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// Whether nothing failed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// A figure by its name.
+    #[must_use]
+    pub fn figure(&self, name: &str) -> Option<Value> {
+        self.figures.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// The report as one JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let figures: Map<_, _> =
+            self.figures.iter().map(|(name, value)| ((*name).to_owned(), value.to_json())).collect();
+        json!({
+            "scenario": self.scenario,
+            "passed": self.passed(),
+            "figures": figures,
+            "errors": self.errors.0,
+            "failures": self.failures,
+            "notes": self.notes,
+        })
+    }
+}
+
+impl Value {
+    fn to_json(self) -> Json {
+        match self {
+            Self::Count(count) => count.into(),
+            Self::Number(number) => number.into(),
+            Self::Flag(flag) => flag.into(),
+            Self::Unknown => Json::Null,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => to.pad(&grouped(*count)),
+            Self::Number(number) if number.abs() >= 1000.0 => to.pad(&grouped(number.round() as u64)),
+            Self::Number(number) if number.abs() >= 100.0 => to.pad(&format!("{number:.0}")),
+            Self::Number(number) => to.pad(&format!("{number:.2}")),
+            Self::Flag(flag) => to.pad(if *flag { "yes" } else { "no" }),
+            Self::Unknown => to.pad("-"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(to, "{}", self.scenario)?;
+        for (name, value) in &self.figures {
+            writeln!(to, "  {:<34}{value:>14}", name.replace('_', " "))?;
+        }
+        for note in &self.notes {
+            writeln!(to, "note: {note}")?;
+        }
+        for failure in &self.failures {
+            writeln!(to, "FAILED: {failure}")?;
+        }
+        write!(to, "{}", if self.passed() { "passed" } else { "failed" })
+    }
+}
+
+/// A number with its thousands set apart.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let texts = [0, 999, 1000, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn any_error_fails_a_run_and_json_says_so() {
+        let mut report = Report::new("fixed");
+        report.count("lost", 0);
+        report.number("rate", f64::NAN);
+        assert!(report.passed());
+        let mut errors = Errors::default();
+        errors.add(&crate::client::ClientError::Eof);
+        report.errors(&errors);
+        let json = report.to_json();
+        assert_eq!(json["passed"], false);
+        assert_eq!(json["figures"]["lost"], 0);
+        assert!(json["figures"]["rate"].is_null());
+        assert_eq!(json["errors"]["closed without a frame"], 1);
+    }
+}

@@ -1,0 +1,184 @@
+//! Scenarios against a y-webrtc signaling server.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+
+use crate::{
+    client::{ClientError, Options, Target, Upgraded},
+    measure::process::{Process, raise_open_files},
+    report::{Report, grouped},
+    swarm::{PING, Swarm},
+};
+
+mod accounts;
+mod churn;
+mod crew;
+mod flood;
+mod idle;
+mod join;
+mod peer;
+mod stage;
+mod stall;
+
+/// What is done to the server.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode {
+    /// Publishes at a fixed rate, latencies corrected for coordinated omission.
+    Fixed,
+    /// As many publishes as go through with `window` of each client under way.
+    Saturated {
+        /// Publishes of one client that have not come back to it yet.
+        window: u32,
+    },
+    /// Everybody joins one room at once.
+    Join {
+        /// ICE candidates that each side of a pair sends.
+        candidates: u32,
+        /// How long the room may take to settle.
+        timeout: Duration,
+    },
+    /// Connections that do nothing.
+    Idle {
+        /// How many.
+        connections: u32,
+    },
+    /// Connections that come and go.
+    Churn {
+        /// How many.
+        cycles: u32,
+        /// How many at a time.
+        concurrency: usize,
+    },
+    /// One member of a flooded room never reads.
+    Stall,
+}
+
+/// What all scenarios share.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The server.
+    pub target: Target,
+    /// Simulated users.
+    pub clients: u32,
+    /// Rooms they are spread over, in turn.
+    pub rooms: u32,
+    /// Publishes a second, all clients together.
+    pub rate: f64,
+    /// Length of a published message in bytes.
+    pub payload: usize,
+    /// How long is measured.
+    pub duration: Duration,
+    /// How long the load runs before that.
+    pub warmup: Duration,
+    /// The server's process if it runs here.
+    pub server: Option<Process>,
+    /// Threads of the tester.
+    pub threads: usize,
+    /// Repeats the order of things.
+    pub seed: u64,
+}
+
+/// Runs one scenario to its end.
+///
+/// # Errors
+/// When it could not be run at all; what the server did wrong is in the report instead.
+pub fn run(settings: &Settings, mode: Mode) -> anyhow::Result<Report> {
+    match mode {
+        Mode::Fixed => flood::run(settings, flood::Pace::Fixed),
+        Mode::Saturated { window } => flood::run(settings, flood::Pace::Saturated { window }),
+        Mode::Join { candidates, timeout } => join::run(settings, candidates, timeout),
+        Mode::Idle { connections } => idle::run(settings, connections),
+        Mode::Churn { cycles, concurrency } => churn::run(settings, cycles, concurrency),
+        Mode::Stall => stall::run(settings),
+    }
+}
+
+/// The name of a room of this run. Runs never meet, even with the same seed.
+fn room_name(run: u32, room: u32) -> String {
+    format!("loadtest-{run:08x}-{room}")
+}
+
+/// The y-webrtc peer id of a client: a UUID that holds its number.
+fn peer_id(run: u32, client: u32) -> String {
+    format!("{run:08x}-10ad-4000-8000-{client:012x}")
+}
+
+/// Fails early when this process may not open enough sockets.
+fn need_open_files(connections: u32) -> anyhow::Result<()> {
+    let (limit, needed) = (raise_open_files(), u64::from(connections) + 64);
+    ensure!(
+        needed <= limit,
+        "{} connections need {} open files and the limit is {}: raise it with `ulimit -n`",
+        grouped(connections.into()),
+        grouped(needed),
+        grouped(limit)
+    );
+    Ok(())
+}
+
+/// Connections that one local address is used for; it has about 28,000 ports.
+const PER_LOCAL_ADDRESS: u32 = 20_000;
+
+/// How the `nth` connection is made: beyond what one address has ports for, from other loopback addresses.
+fn nth_connection(target: &Target, nth: u32) -> Options {
+    let group = nth / PER_LOCAL_ADDRESS;
+    if group == 0 || !target.is_ipv4_loopback() {
+        return Options::default();
+    }
+    let [_, b, c, d] = (1 + group).to_be_bytes();
+    Options { from: Some(IpAddr::V4(Ipv4Addr::new(127, b, c, d))), receive_buffer: None }
+}
+
+/// Connects the clients with these numbers; returns those that got in. A failure is counted in the swarm.
+fn connect_all(
+    swarm: &mut Swarm,
+    target: &Target,
+    numbers: impl Iterator<Item = u32>,
+) -> io::Result<Vec<u32>> {
+    let mut connected = Vec::new();
+    for number in numbers {
+        match Upgraded::open(target, nth_connection(target, number)) {
+            Ok(connection) => {
+                swarm.add(connection)?;
+                connected.push(number);
+            }
+            Err(error) => swarm.errors().add(&error),
+        }
+    }
+    Ok(connected)
+}
+
+/// Subscribes each member to its topic and waits until the server has done so for all: there is no
+/// acknowledgement, but a ping sent behind the subscribe is answered behind it. Who gets none is counted.
+fn subscribe_all(swarm: &mut Swarm, topic: impl Fn(usize) -> String) -> io::Result<()> {
+    for who in 0..swarm.len() {
+        swarm.send(who, subscribe(&topic(who)).as_bytes());
+        swarm.send(who, PING);
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut ponged = vec![false; swarm.len()];
+    let waits =
+        |swarm: &Swarm, ponged: &[bool]| (0..ponged.len()).any(|who| !ponged[who] && swarm.is_open(who));
+    while waits(swarm, &ponged) && Instant::now() < deadline {
+        swarm.turn(deadline, |heard| ponged[heard.who] |= is_pong(heard.text))?;
+    }
+    for who in (0..ponged.len()).filter(|who| !ponged[*who]) {
+        swarm.fail(who, ClientError::NoPong);
+    }
+    Ok(())
+}
+
+/// The message that subscribes to one topic.
+fn subscribe(topic: &str) -> String {
+    format!(r#"{{"type":"subscribe","topics":["{topic}"]}}"#)
+}
+
+/// Whether a message answers a ping.
+fn is_pong(text: &[u8]) -> bool {
+    text.starts_with(br#"{"type":"pong""#)
+}
