@@ -3,7 +3,7 @@
 // same and more, and takes minutes to build where it is missing.
 //
 // Usage: licences.mjs [ROOT]. Prints one line a refusal and fails if there is any.
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 
@@ -66,7 +66,9 @@ if (process.argv[1] === import.meta.filename) {
   const root = process.argv[2] ?? path.join(import.meta.dirname, '..')
   const allowed = allowedLicences(readFileSync(path.join(root, 'deny.toml'), 'utf8'))
   const arguments_ = ['metadata', '--format-version', '1', '--locked', '--manifest-path', path.join(root, 'Cargo.toml')]
-  const { packages } = JSON.parse(execFileSync('cargo', arguments_, { maxBuffer: 1 << 28, stdio: ['ignore', 'pipe', 'inherit'] }))
+  const { status, stdout } = spawnSync('cargo', arguments_, { maxBuffer: 1 << 28, stdio: ['ignore', 'pipe', 'inherit'] })
+  if (status !== 0) process.exit(1)
+  const { packages } = JSON.parse(stdout)
   const refused = packages.map(found => refusal(found, allowed)).filter(Boolean)
   for (const line of refused) console.log(line)
   console.log(refused.length === 0 ? `licences: ${packages.length} crates are fine` : `licences: ${refused.length} crates are refused`)
