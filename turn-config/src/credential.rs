@@ -34,7 +34,9 @@ pub enum CredentialError {
     #[error("secret is empty")]
     SecretEmpty,
     /// Outside [`MIN_SECRET`] and [`MAX_SECRET`].
-    #[error("secret is {len} bytes, it takes {MIN_SECRET} to {MAX_SECRET}; `openssl rand -hex 32` makes a good one")]
+    #[error(
+        "secret is {len} bytes, it takes {MIN_SECRET} to {MAX_SECRET}; `openssl rand -hex 32` makes a good one"
+    )]
     SecretLength {
         /// How long it is.
         len: usize,
@@ -197,7 +199,10 @@ pub struct Credential {
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("username", &self.username).field("ttl", &self.ttl).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("username", &self.username)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
     }
 }
 
@@ -231,8 +236,12 @@ mod tests {
     fn a_secret_that_coturn_would_read_differently_is_refused() {
         assert!(matches!(SharedSecret::new(""), Err(CredentialError::SecretEmpty)));
         assert!(matches!(SharedSecret::new("short"), Err(CredentialError::SecretLength { len: 5 })));
-        assert!(matches!(SharedSecret::new(&"a".repeat(257)), Err(CredentialError::SecretLength { len: 257 })));
-        for text in ["sixteen letters and more", "\"sixteen-letters-and-more\"", "sechzehn-Zeichen-für-alle"] {
+        assert!(matches!(
+            SharedSecret::new(&"a".repeat(257)),
+            Err(CredentialError::SecretLength { len: 257 })
+        ));
+        for text in ["sixteen letters and more", "\"sixteen-letters-and-more\"", "sechzehn-Zeichen-für-alle"]
+        {
             assert!(matches!(SharedSecret::new(text), Err(CredentialError::SecretCharacter)), "{text}");
         }
     }

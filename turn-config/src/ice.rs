@@ -130,7 +130,8 @@ impl IceConfig {
         limit("ice.stun", self.stun.len())?;
         limit("ice.turn", self.turn.len())?;
         let stun = self.stun.iter().map(|url| url.parse()).collect::<Result<_, _>>()?;
-        let turn = (1..).zip(&self.turn).map(|(index, server)| server.load(index)).collect::<Result<_, _>>()?;
+        let turn =
+            (1..).zip(&self.turn).map(|(index, server)| server.load(index)).collect::<Result<_, _>>()?;
         let ttl = if self.ttl.is_empty() { Ttl::HOUR } else { self.ttl.parse().map_err(IceError::Ttl)? };
         Ok(IceServers { stun, turn, ttl })
     }
@@ -224,7 +225,12 @@ mod tests {
         let answer = config().load().unwrap().answer(now, &"u1".parse().unwrap());
         let json = serde_json::to_value(&answer).unwrap();
         let mint = |secret: &str| {
-            credential::mint(&SharedSecret::new(secret).unwrap(), now, "30m".parse().unwrap(), &"u1".parse().unwrap())
+            credential::mint(
+                &SharedSecret::new(secret).unwrap(),
+                now,
+                "30m".parse().unwrap(),
+                &"u1".parse().unwrap(),
+            )
         };
         assert_eq!(
             json,
@@ -265,7 +271,10 @@ mod tests {
             refused(|config| config.turn[0].secret_file = Some("/etc/turn-secret".into())),
             "turn server 1 takes either secret_file or secret, and one of them"
         );
-        assert_eq!(refused(|config| config.turn[1].secret = Some(String::new())), "turn server 2: secret is empty");
+        assert_eq!(
+            refused(|config| config.turn[1].secret = Some(String::new())),
+            "turn server 2: secret is empty"
+        );
         assert_eq!(refused(|config| config.turn[0].urls.clear()), "turn server 1 has no urls");
         assert!(refused(|config| config.stun.push("turn:x".into())).contains("does not begin with stun:"));
         assert!(refused(|config| config.ttl = "soon".into()).starts_with("ttl: validity \"soon\""));
@@ -288,7 +297,10 @@ mod tests {
         std::fs::write(file.path(), "the-second-of-secrets\n").unwrap();
         assert_ne!(config.load().unwrap(), first);
         std::fs::write(file.path(), "\n").unwrap();
-        assert!(matches!(config.load(), Err(IceError::Secret { index: 1, source: CredentialError::SecretEmpty })));
+        assert!(matches!(
+            config.load(),
+            Err(IceError::Secret { index: 1, source: CredentialError::SecretEmpty })
+        ));
     }
 
     #[test]

@@ -15,3 +15,10 @@ pub mod url;
 
 pub mod ice;
 
+#[cfg(feature = "description")]
+pub mod description;
+#[cfg(feature = "description")]
+pub mod render;
+
+#[cfg(feature = "probe")]
+pub mod probe;

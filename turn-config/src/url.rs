@@ -25,7 +25,9 @@ pub enum UrlError {
         expected: &'static str,
     },
     /// No host, or something in it that is no host name, IPv4 address or `[IPv6 address]`.
-    #[error("{url:?} names no host; it is a name, an IPv4 address or an IPv6 address in brackets, right after the colon")]
+    #[error(
+        "{url:?} names no host; it is a name, an IPv4 address or an IPv6 address in brackets, right after the colon"
+    )]
     Host {
         /// What was given.
         url: String,
@@ -176,20 +178,25 @@ fn host_and_port<'a>(url: &str, authority: &'a str) -> Result<(&'a str, Option<u
             None => return Err(no_host()),
         }
     } else {
-        let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+        let (host, port) =
+            authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
         if !is_host_name(host) {
             return Err(no_host());
         }
         (host, port)
     };
-    let port = port.map(|port| parse_port(port).ok_or_else(|| UrlError::Port { url: url.to_owned() })).transpose()?;
+    let port = port
+        .map(|port| parse_port(port).ok_or_else(|| UrlError::Port { url: url.to_owned() }))
+        .transpose()?;
     Ok((host, port))
 }
 
 fn is_host_name(host: &str) -> bool {
     !host.is_empty()
         && !host.starts_with(['-', '.'])
-        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_')
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_')
 }
 
 fn parse_port(text: &str) -> Option<u16> {
@@ -221,10 +228,26 @@ mod tests {
     #[test]
     fn what_a_browser_would_not_take_is_refused() {
         for text in [
-            "", "turn", "turn:", "turn://turn.example.org", "turn:user@turn.example.org", "turn:host:0", "turn:host:+1",
-            "turn:host:65536", "turn:host:", "turn:[::1", "turn:[nonsense]:1", "turn:[::1]x", "turn:::1",
-            "turn:host?transport=sctp", "turn:host?transport=udp&x=1", "turns:host?transport=udp", "stun:host",
-            "turn:host name", "turn:-host", "TURN:host",
+            "",
+            "turn",
+            "turn:",
+            "turn://turn.example.org",
+            "turn:user@turn.example.org",
+            "turn:host:0",
+            "turn:host:+1",
+            "turn:host:65536",
+            "turn:host:",
+            "turn:[::1",
+            "turn:[nonsense]:1",
+            "turn:[::1]x",
+            "turn:::1",
+            "turn:host?transport=sctp",
+            "turn:host?transport=udp&x=1",
+            "turns:host?transport=udp",
+            "stun:host",
+            "turn:host name",
+            "turn:-host",
+            "TURN:host",
         ] {
             assert!(text.parse::<TurnUrl>().is_err(), "{text}");
         }
@@ -232,6 +255,9 @@ mod tests {
         for text in ["stun:", "stun:host?transport=udp", "turn:host", "stuns:host", "stun://host"] {
             assert!(text.parse::<StunUrl>().is_err(), "{text}");
         }
-        assert_eq!("stun:stun.example.org:3478".parse::<StunUrl>().unwrap().to_string(), "stun:stun.example.org:3478");
+        assert_eq!(
+            "stun:stun.example.org:3478".parse::<StunUrl>().unwrap().to_string(),
+            "stun:stun.example.org:3478"
+        );
     }
 }
