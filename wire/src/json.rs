@@ -174,9 +174,9 @@ impl<'a> Scanner<'a> {
             }
             Some(b'[') => self.open_array(),
             Some(b'-' | b'0'..=b'9') => self.number().map(|()| false),
-            Some(b't') => self.word(b"true").map(|()| false),
-            Some(b'f') => self.word(b"false").map(|()| false),
-            Some(b'n') => self.word(b"null").map(|()| false),
+            Some(b't') => self.literal(b"true").map(|()| false),
+            Some(b'f') => self.literal(b"false").map(|()| false),
+            Some(b'n') => self.literal(b"null").map(|()| false),
             _ => self.syntax(),
         }
     }
@@ -209,14 +209,12 @@ impl<'a> Scanner<'a> {
     }
 
     fn digits(&mut self) -> Scan<()> {
-        let start = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        if self.at > start { Ok(()) } else { self.syntax() }
+        let digits = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += digits;
+        if digits > 0 { Ok(()) } else { self.syntax() }
     }
 
-    fn word(&mut self, word: &[u8]) -> Scan<()> {
+    fn literal(&mut self, word: &[u8]) -> Scan<()> {
         for &byte in word {
             self.expect(byte)?;
         }
@@ -225,40 +223,20 @@ impl<'a> Scanner<'a> {
 
     fn string(&mut self) -> Scan<Text<'a>> {
         self.expect(b'"')?;
-        let start = self.at;
-        let mut escaped = false;
+        let (start, mut at, mut escaped) = (self.at, self.at, false);
         loop {
-            self.at = plain_until(self.text, self.at);
-            match self.peek() {
+            at = plain_until(self.text, at);
+            match self.text.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
-                    self.escape()?;
+                    at = escape_end(self.text, at)?;
                 }
-                _ => return self.syntax(),
+                _ => return Err(Fault::Syntax(at)),
             }
         }
-        let raw = &self.text[start..self.at];
-        self.at += 1;
-        Ok(Text { raw, escaped })
-    }
-
-    fn escape(&mut self) -> Scan<()> {
-        self.at += 1;
-        match self.peek() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
-            Some(b'u') => {
-                self.at += 1;
-                for _ in 0..4 {
-                    if !self.peek().is_some_and(|byte| byte.is_ascii_hexdigit()) {
-                        return self.syntax();
-                    }
-                    self.at += 1;
-                }
-            }
-            _ => return self.syntax(),
-        }
-        Ok(())
+        self.at = at + 1;
+        Ok(Text { raw: &self.text[start..at], escaped })
     }
 
     fn space(&mut self) {
@@ -292,24 +270,37 @@ impl<'a> Scanner<'a> {
 
 /// The offset, at or after `at`, of the first byte that a string cannot hold as it is: a quote, a backslash or a
 /// control character; the text's length if there is none.
-fn plain_until(text: &[u8], mut at: usize) -> usize {
+fn plain_until(text: &[u8], at: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const TOPS: u64 = ONES << 7;
+    let mut rest = text.get(at..).unwrap_or_default();
     // Eight bytes at a time: a top bit is set in `found` for each byte that stops us, and perhaps for bytes after
     // it, never before it, so its lowest one counts.
-    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+    while let Some((eight, after)) = rest.split_first_chunk::<8>() {
         let word = u64::from_le_bytes(*eight);
         let (quote, backslash) = (word ^ (ONES * b'"' as u64), word ^ (ONES * b'\\' as u64));
         let found = word.wrapping_sub(ONES * 0x20) & !word
             | quote.wrapping_sub(ONES) & !quote
             | backslash.wrapping_sub(ONES) & !backslash;
         if found & TOPS != 0 {
-            return at + (found & TOPS).trailing_zeros() as usize / 8;
+            return text.len() - rest.len() + (found & TOPS).trailing_zeros() as usize / 8;
         }
-        at += 8;
+        rest = after;
     }
     let stops = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-    text.iter().skip(at).position(stops).map_or(text.len(), |more| at + more)
+    text.len() - rest.len() + rest.iter().position(stops).unwrap_or(rest.len())
+}
+
+/// The offset after the escape that starts with the backslash at `at`.
+fn escape_end(text: &[u8], at: usize) -> Scan<usize> {
+    match text.get(at + 1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(b'u') => {
+            let digits = text.iter().skip(at + 2).take(4).take_while(|byte| byte.is_ascii_hexdigit()).count();
+            if digits == 4 { Ok(at + 6) } else { Err(Fault::Syntax(at + 2 + digits)) }
+        }
+        _ => Err(Fault::Syntax(at + 1)),
+    }
 }
 
 /// A JSON string that has been checked: what stands between its quotes.
@@ -335,19 +326,21 @@ impl Piece<'_> {
 }
 
 impl<'a> Text<'a> {
-    /// Whether it decodes to just this.
-    pub(crate) fn is(self, name: &[u8]) -> bool {
+    /// What it decodes to, if it is not escaped or fits into the buffer: enough to recognise a word.
+    pub(crate) fn word<'b>(self, buffer: &'b mut [u8; 16]) -> Option<&'b [u8]>
+    where
+        'a: 'b,
+    {
         if !self.escaped {
-            return self.raw == name;
+            return Some(self.raw);
         }
-        let mut rest = Some(name);
+        let mut len = 0;
         for piece in self.pieces() {
-            rest = rest.and_then(|rest| rest.strip_prefix(piece.as_bytes()));
-            if rest.is_none() {
-                return false;
-            }
+            let piece = piece.as_bytes();
+            buffer.get_mut(len..len + piece.len())?.copy_from_slice(piece);
+            len += piece.len();
         }
-        rest == Some(&[])
+        Some(&buffer[..len])
     }
 
     /// Whether it is the empty string.

@@ -133,18 +133,17 @@ enum Key {
 }
 
 impl Key {
-    const KNOWN: [(&'static [u8], Self); 7] = [
-        (b"type", Self::Type),
-        (b"topics", Self::Topics),
-        (b"topic", Self::Topic),
-        (b"data", Self::Data),
-        (b"from", Self::From),
-        (b"to", Self::To),
-        (b"clients", Self::Clients),
-    ];
-
     fn of(text: Text<'_>) -> Option<Self> {
-        Self::KNOWN.iter().find(|(name, _)| text.is(name)).map(|&(_, key)| key)
+        match text.word(&mut [0; 16])? {
+            b"type" => Some(Self::Type),
+            b"topics" => Some(Self::Topics),
+            b"topic" => Some(Self::Topic),
+            b"data" => Some(Self::Data),
+            b"from" => Some(Self::From),
+            b"to" => Some(Self::To),
+            b"clients" => Some(Self::Clients),
+            _ => None,
+        }
     }
 }
 
@@ -184,20 +183,15 @@ impl<'a> Fields<'a> {
     }
 
     fn into_signal(self, message: &'a [u8]) -> Signal<'a> {
-        let Some(kind) = self.kind else { return Signal::Ignored };
         let topics = Topics { array: self.topics.unwrap_or_default() };
-        if kind.is(b"publish") {
-            self.into_publish(message).map_or(Signal::Ignored, Signal::Publish)
-        } else if kind.is(b"subscribe") {
-            Signal::Subscribe(topics)
-        } else if kind.is(b"unsubscribe") {
-            Signal::Unsubscribe(topics)
-        } else if kind.is(b"ping") {
-            Signal::Ping
-        } else if kind.is(b"pong") {
-            Signal::Pong
-        } else {
-            Signal::Ignored
+        let mut buffer = [0; 16];
+        match self.kind.and_then(|kind| kind.word(&mut buffer)) {
+            Some(b"publish") => self.into_publish(message).map_or(Signal::Ignored, Signal::Publish),
+            Some(b"subscribe") => Signal::Subscribe(topics),
+            Some(b"unsubscribe") => Signal::Unsubscribe(topics),
+            Some(b"ping") => Signal::Ping,
+            Some(b"pong") => Signal::Pong,
+            _ => Signal::Ignored,
         }
     }
 
