@@ -110,8 +110,10 @@ impl Churn<'_> {
     /// How many the server still counts in the room besides the one who asks; `None` when it does not tell.
     fn ghosts(&self, patience: Duration) -> Option<u64> {
         let give_up = Instant::now() + patience;
+        let mut asking = Upgraded::open(&self.settings.target, Options::default()).ok()?;
+        asking.send(Opcode::Text, subscribe(&self.topic).as_bytes()).ok()?;
         loop {
-            let others = count_in_room(&self.settings.target, &self.topic).ok()??.saturating_sub(1);
+            let others = count_in_room(&mut asking, &self.topic).ok()??.saturating_sub(1);
             if others == 0 || Instant::now() >= give_up {
                 return Some(others);
             }
@@ -156,11 +158,9 @@ fn cycle(target: &Target, topic: &str, goodbye: bool) -> Result<(), ClientError>
 }
 
 /// What the server says is the number of subscribers of a room, the asking one included.
-fn count_in_room(target: &Target, topic: &str) -> Result<Option<u64>, ClientError> {
-    let mut connection = Upgraded::open(target, Options::default())?;
-    connection.send(Opcode::Text, subscribe(topic).as_bytes())?;
+fn count_in_room(asking: &mut Upgraded, topic: &str) -> Result<Option<u64>, ClientError> {
     let publish = format!(r#"{{"type":"publish","topic":"{topic}","data":{{"type":"count"}}}}"#);
-    connection.send(Opcode::Text, publish.as_bytes())?;
-    let echo: Value = serde_json::from_slice(&connection.next_text()?).unwrap_or_default();
+    asking.send(Opcode::Text, publish.as_bytes())?;
+    let echo: Value = serde_json::from_slice(&asking.next_text()?).unwrap_or_default();
     Ok(echo["clients"].as_u64())
 }

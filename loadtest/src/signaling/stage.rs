@@ -36,7 +36,7 @@ pub(super) struct Stage {
 pub(super) struct Costs {
     pub(super) server_cpu: Option<Duration>,
     pub(super) tester_cpu: Option<Duration>,
-    /// The length of the window as it was.
+    /// The time between the two looks at them.
     pub(super) length: Duration,
     /// The server's memory once everybody was subscribed.
     pub(super) rss_connected: Option<u64>,
@@ -99,7 +99,8 @@ impl Stage {
             let next = [from, until].into_iter().filter(|moment| *moment > now).min().unwrap_or(now + GLANCE);
             thread::sleep(next.duration_since(now).min(GLANCE));
         }
-        watch.costs(start, end)
+        let end = end.unwrap_or_else(|| watch.sample());
+        watch.costs(start.unwrap_or(end), end)
     }
 
     fn print_progress(&self, since: Duration, watch: &mut Watch) {
@@ -150,13 +151,11 @@ impl Watch {
         Sample { at: Instant::now(), server: cpu(&self.server), tester: cpu(&self.tester) }
     }
 
-    fn costs(mut self, start: Option<Sample>, end: Option<Sample>) -> Costs {
-        if let (Some(start), Some(end)) = (start, end) {
-            let used = |end: Option<Cpu>, start: Option<Cpu>| Some(end?.since(&start?));
-            self.costs.server_cpu = used(end.server, start.server);
-            self.costs.tester_cpu = used(end.tester, start.tester);
-            self.costs.length = end.at.duration_since(start.at);
-        }
+    fn costs(mut self, start: Sample, end: Sample) -> Costs {
+        let used = |end: Option<Cpu>, start: Option<Cpu>| Some(end?.since(&start?));
+        self.costs.server_cpu = used(end.server, start.server);
+        self.costs.tester_cpu = used(end.tester, start.tester);
+        self.costs.length = end.at.duration_since(start.at);
         self.costs
     }
 }
