@@ -5,6 +5,9 @@
 //!
 //! Wherever a rate or a count may be 0, 0 means "no limit". What bounds memory can not be 0.
 
+mod check;
+mod environment;
+mod load;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use load::{ConfigError, Flag, Layers, Loaded, Origin};
 pub use values::{ConnectionCap, Endpoint, Period, Secret, Size};
 
 /// Everything that can be set, by section.
@@ -71,9 +75,9 @@ pub struct SignalingConfig {
     /// How long a connection may be silent, pongs included, before it is closed. Longer than `ping_interval`.
     /// Default 60 s.
     pub dead_after: Period,
-    /// How many peer ids are remembered for one connection, for directed delivery; the oldest is forgotten first.
-    /// Default 256.
-    pub learned_ids_per_connection: usize,
+    /// How many peer ids are remembered for one connection in one room, for directed delivery. A connection that shows
+    /// more is sent every directed message of that room, so that it misses none. Bounds memory. Default 16.
+    pub learned_ids: usize,
 }
 
 /// Who receives a message that names its receiver.
@@ -325,7 +329,7 @@ impl Default for SignalingConfig {
             echo: true,
             ping_interval: Period::seconds(30),
             dead_after: Period::seconds(60),
-            learned_ids_per_connection: 256,
+            learned_ids: 16,
         }
     }
 }

@@ -1,2 +1,7 @@
 //! The `signaling-server` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    signaling_server::cli::run(std::env::args_os())
+}

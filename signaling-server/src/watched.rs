@@ -132,7 +132,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
             Change::None => {}
             Change::Renewed => tracing::info!(files = %self, "files changed and are in force"),
             Change::Refused(error) => {
-                tracing::warn!(%error, "files changed and are refused, the old ones stay in force")
+                tracing::warn!(%error, "files changed and are refused, the old ones stay in force");
             }
         }
     }

@@ -11,7 +11,10 @@ use ipnet::IpNet;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A length of time: `"30s"`, `"1m 30s"`, `"500ms"`, or a whole number of seconds.
+/// Longer than any timer needs, and short enough to be added to any clock.
+const MAX_PERIOD: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A length of time of at most 365 days: `"30s"`, `"1m 30s"`, `"500ms"`, or a whole number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(Duration);
 
@@ -36,10 +39,13 @@ impl FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(seconds) = text.parse() {
-            return Ok(Self::seconds(seconds));
+        let seconds = text.parse().ok().map(Duration::from_secs);
+        let period = seconds.or_else(|| humantime::parse_duration(text).ok());
+        let period = period.ok_or_else(|| expected("a duration such as \"30s\"", text))?;
+        if period > MAX_PERIOD {
+            return Err(expected("at most 365 days", text));
         }
-        humantime::parse_duration(text).map(Self).map_err(|_| expected("a duration such as \"30s\"", text))
+        Ok(Self(period))
     }
 }
 

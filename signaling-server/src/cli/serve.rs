@@ -1,0 +1,145 @@
+//! `serve`: runs the server until it is told to stop.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use tokio::sync::watch;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::settings::Settings;
+use super::{failed, refused};
+use crate::config::{AccessMode, Config, LogConfig, LogFormat};
+use crate::server::Server;
+
+pub(super) fn run(settings: &Settings) -> ExitCode {
+    let config = match settings.load() {
+        Ok(loaded) => loaded.config,
+        Err(error) => return refused(error),
+    };
+    start_logging(&config.log);
+    raise_file_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(error),
+    };
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let open = config.access.mode == AccessMode::Open;
+    // Before anybody is told that the server listens: whoever waits for that line may stop it at once.
+    let (shutdown, abort) = match signals() {
+        Ok(signals) => signals,
+        Err(error) => return failed(format_args!("signals can not be received: {error}")),
+    };
+    let server = match Server::bind(config).await {
+        Ok(server) => server,
+        Err(error) => return failed(error),
+    };
+    announce(&server, open);
+    server.run(shutdown, abort).await;
+    ExitCode::SUCCESS
+}
+
+/// Says where the server listens, whatever the log level.
+fn announce(server: &Server, open: bool) {
+    let scheme = if server.is_tls() { "wss" } else { "ws" };
+    let address = server.local_addr();
+    let note = if open {
+        " (open to everybody: anyone who knows a room name can join it; see [access] in config.example.toml)"
+    } else {
+        ""
+    };
+    println!("listening on {scheme}://{address}{note}");
+    tracing::info!(%address, scheme, open, "listening");
+    if let Some(metrics) = server.metrics_addr() {
+        println!("metrics on http://{metrics}/metrics");
+        tracing::info!(address = %metrics, "metrics");
+    }
+}
+
+fn start_logging(config: &LogConfig) {
+    let filter: Targets = config.level.parse().expect("the level was checked when it was loaded");
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.format {
+        LogFormat::Human => {
+            let lines = tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal());
+            registry.with(lines.with_writer(io::stderr)).init();
+        }
+        LogFormat::Json => {
+            let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+            registry.with(lines.with_writer(io::stderr)).init();
+        }
+    }
+}
+
+/// Every connection is a file, and many systems start a process with 1024 while they allow far more.
+fn raise_file_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the open-file limit can not be raised");
+    }
+}
+
+/// Two futures: one ready at the first SIGTERM or SIGINT, one at the second.
+fn signals() -> io::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
+    let (count, seen) = watch::channel(0_u32);
+    let mut next = stop_requests()?;
+    // Ends with the process: a stop request must be heard until then.
+    tokio::spawn(async move {
+        loop {
+            next.received().await;
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Ok((reached(seen.clone(), 1), reached(seen, 2)))
+}
+
+async fn reached(mut seen: watch::Receiver<u32>, wanted: u32) {
+    if seen.wait_for(|count| *count >= wanted).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(unix)]
+struct StopRequests {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+fn stop_requests() -> io::Result<StopRequests> {
+    use tokio::signal::unix::{SignalKind, signal};
+    Ok(StopRequests {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+    })
+}
+
+#[cfg(unix)]
+impl StopRequests {
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct StopRequests;
+
+#[cfg(not(unix))]
+fn stop_requests() -> io::Result<StopRequests> {
+    Ok(StopRequests)
+}
+
+#[cfg(not(unix))]
+impl StopRequests {
+    async fn received(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What must hold between and beyond single values. Files are read later, by whoever needs them.
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use super::{AccessConfig, AccessMode, Config, LimitsConfig, Period, ProxyProtocol, Size};
+
+/// The first key at fault, and what was expected of it.
+type Fault = (&'static str, String);
+
+/// Below this not even a WebRTC offer fits.
+const LEAST_MESSAGE: Size = Size::kib(4);
+const MOST_MESSAGE: Size = Size::kib(64 * 1024);
+/// Scanning takes stack or memory for each level.
+const MOST_DEPTH: usize = 1024;
+
+pub(super) fn check(config: &Config) -> Result<(), Fault> {
+    nonzero("signaling.ping_interval", config.signaling.ping_interval)?;
+    if config.signaling.dead_after <= config.signaling.ping_interval {
+        let found = config.signaling.dead_after;
+        return fault(
+            "signaling.dead_after",
+            format!("expected longer than signaling.ping_interval, found {found}"),
+        );
+    }
+    if config.signaling.learned_ids == 0 {
+        return fault("signaling.learned_ids", "expected at least 1, found 0");
+    }
+    nonzero("access.reload_interval", config.access.reload_interval)?;
+    nonzero("tls.reload_interval", config.tls.reload_interval)?;
+    if config.proxy.protocol == ProxyProtocol::V2 && config.proxy.trusted.is_empty() {
+        return fault("proxy.protocol", "\"v2\" expects proxy.trusted to name the proxies");
+    }
+    check_access(&config.access)?;
+    check_limits(&config.limits)?;
+    check_level(&config.log.level)
+}
+
+fn check_access(access: &AccessConfig) -> Result<(), Fault> {
+    let mode = access.mode;
+    // A token or key that is set and not asked for would leave a server open that its owner believes closed.
+    let unused = [
+        ("access.tokens", !access.tokens.is_empty(), AccessMode::Tokens),
+        ("access.tokens_file", access.tokens_file.is_some(), AccessMode::Tokens),
+        ("access.keys_file", access.keys_file.is_some(), AccessMode::Signed),
+        ("access.jwks_file", access.jwks_file.is_some(), AccessMode::Signed),
+    ];
+    if let Some((key, _, wanted)) = unused.iter().find(|(_, is_set, wanted)| *is_set && mode != *wanted) {
+        let wanted = format!("{wanted:?}").to_ascii_lowercase();
+        return fault(key, format!("is set and not used: expected access.mode = \"{wanted}\""));
+    }
+    if access.cookie.is_empty() || !access.cookie.bytes().all(is_cookie_name_byte) {
+        return fault("access.cookie", format!("expected the name of a cookie, found {:?}", access.cookie));
+    }
+    match access.origins.iter().find(|origin| !is_origin(origin)) {
+        Some(origin) => fault(
+            "access.origins",
+            format!("expected origins such as \"https://app.example.com\", without a path, found {origin:?}"),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn is_cookie_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text.split_once("://").map(|(_, host)| host);
+    matches!(text, "null" | "*") || host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
+}
+
+fn check_limits(limits: &LimitsConfig) -> Result<(), Fault> {
+    let message = limits.max_message;
+    if message < LEAST_MESSAGE || message > MOST_MESSAGE {
+        return fault(
+            "limits.max_message",
+            format!("expected {LEAST_MESSAGE} to {MOST_MESSAGE}, found {message}"),
+        );
+    }
+    for (key, size) in
+        [("limits.outbound_queue", limits.outbound_queue), ("limits.bytes_burst", limits.bytes_burst)]
+    {
+        if size < message {
+            return fault(
+                key,
+                format!("expected at least limits.max_message, which is {message}, found {size}"),
+            );
+        }
+    }
+    for (key, bound) in [
+        ("limits.topics_per_connection", limits.topics_per_connection),
+        ("limits.topic_name", limits.topic_name.get()),
+        ("limits.outbound_frames", limits.outbound_frames),
+        ("limits.json_depth", limits.json_depth),
+        ("limits.upgrades_burst", limits.upgrades_burst as usize),
+        ("limits.messages_burst", limits.messages_burst as usize),
+    ] {
+        if bound == 0 {
+            return fault(key, "expected at least 1, found 0");
+        }
+    }
+    if limits.json_depth > MOST_DEPTH {
+        return fault(
+            "limits.json_depth",
+            format!("expected at most {MOST_DEPTH}, found {}", limits.json_depth),
+        );
+    }
+    nonzero("limits.write_deadline", limits.write_deadline)?;
+    nonzero("limits.handshake_deadline", limits.handshake_deadline)
+}
+
+fn check_level(level: &str) -> Result<(), Fault> {
+    let is_level = |text: &str| text.parse::<LevelFilter>().is_ok();
+    let parts: Vec<&str> = level.split(',').collect();
+    let sound = parts.iter().all(|part| is_level(part.split_once('=').map_or(*part, |(_, level)| level)));
+    match level.parse::<Targets>() {
+        Ok(_) if sound => Ok(()),
+        _ => fault(
+            "log.level",
+            format!(
+                "expected error, warn, info, debug, trace or a filter such as \"info,signaling_server::access=debug\", found {level:?}"
+            ),
+        ),
+    }
+}
+
+fn nonzero(key: &'static str, period: Period) -> Result<(), Fault> {
+    if period.duration().is_zero() { fault(key, "expected a duration longer than 0") } else { Ok(()) }
+}
+
+fn fault(key: &'static str, problem: impl Into<String>) -> Result<(), Fault> {
+    Err((key, problem.into()))
+}

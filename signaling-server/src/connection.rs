@@ -1,0 +1,354 @@
+//! One task a socket: reads what the client says, writes what waits for it, and watches the clock.
+//!
+//! The task sleeps until the stream, the outbox or the nearest deadline wakes it. A client that says too much is read
+//! later, never closed: one that is closed comes back at once and says it again.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
+
+use crate::frame::Frame;
+use crate::limits::{Bucket, Place, Rate};
+use crate::metrics::{Disconnect, Metrics, Received};
+use crate::outbox::Outbox;
+use crate::session::Session;
+use crate::socket::{Event, ReadError, Socket};
+
+/// Most messages handled before other tasks get their turn.
+const READ_BUDGET: usize = 32;
+/// How long the closing handshake may take, unwritten messages included.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// A client whose messages are delayed hears a pong this often: stock clients give up after 30 s of silence, and its
+/// own pings are stuck behind those messages.
+const DELAYED_PONG: Duration = Duration::from_secs(10);
+/// Keepalives that are not charged as messages.
+const KEEPALIVES: Rate = Rate { per_second: 2.0, burst: 20.0 };
+
+/// The times and rates that a connection keeps to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Between pings.
+    pub ping_interval: Duration,
+    /// Without a sign of life.
+    pub dead_after: Duration,
+    /// Without a byte written, while some wait.
+    pub write_deadline: Duration,
+    /// Messages read.
+    pub messages: Rate,
+    /// Payload bytes read.
+    pub bytes: Rate,
+    /// Bytes of one message.
+    pub max_message: usize,
+}
+
+/// A connection from its upgrade to its end.
+pub(crate) struct Connection<S> {
+    socket: Socket<S>,
+    outbox: Arc<Outbox>,
+    /// `None` once the connection is ending.
+    session: Option<Session>,
+    metrics: Arc<Metrics>,
+    pace: Pace,
+    messages: Bucket,
+    bytes: Bucket,
+    keepalives: Bucket,
+    heard: Instant,
+    next_ping: Instant,
+    pinged: Option<(u64, Instant)>,
+    /// Nothing is read before.
+    paused_until: Option<Instant>,
+    ponged: Instant,
+    /// Since when how many bytes have been waiting for the stream.
+    blocked: Option<(Instant, usize)>,
+    expires: Option<Instant>,
+    ending: Option<Ending>,
+    timer: Pin<Box<Sleep>>,
+    /// Given back when the task ends.
+    _place: Place,
+}
+
+/// The closing handshake.
+struct Ending {
+    deadline: Instant,
+    last: Option<Frame>,
+    /// Whether to wait until the other end has closed too.
+    linger: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// A connection whose handshake is done; `arrived` came right behind it.
+    pub(crate) fn new(
+        stream: S,
+        arrived: Bytes,
+        session: Session,
+        outbox: Arc<Outbox>,
+        pace: Pace,
+        metrics: Arc<Metrics>,
+        place: Place,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            socket: Socket::new(stream, arrived, pace.max_message),
+            outbox,
+            session: Some(session),
+            metrics,
+            pace,
+            messages: Bucket::new(pace.messages, now),
+            bytes: Bucket::new(pace.bytes, now),
+            keepalives: Bucket::new(KEEPALIVES, now),
+            heard: now,
+            next_ping: now + pace.ping_interval,
+            pinged: None,
+            paused_until: None,
+            ponged: now,
+            blocked: None,
+            expires: None,
+            ending: None,
+            timer: Box::pin(tokio::time::sleep(pace.ping_interval)),
+            _place: place,
+        }
+    }
+
+    /// Ends the connection when its token's time is over.
+    pub(crate) fn expiring(mut self, at: Option<SystemTime>) -> Self {
+        let left = at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        self.expires = left.and_then(|left| Instant::now().checked_add(left));
+        self
+    }
+
+    /// Serves the connection until it has ended.
+    pub(crate) async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            if self.ending.is_none() {
+                let outcome = self.poll_open(cx, now);
+                if let Err(why) = outcome {
+                    self.end(why, now);
+                    continue;
+                }
+            } else if self.poll_ending(cx, now).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.poll_timer(cx, now).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads, writes, and looks at the clock; an error is the reason to end.
+    fn poll_open(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Disconnect> {
+        self.poll_read(cx, now)?;
+        self.poll_write(cx, now)?;
+        self.check_clock(now)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Disconnect> {
+        for _ in 0..READ_BUDGET {
+            if self.is_paused(now) {
+                return Ok(());
+            }
+            match self.socket.poll_read(cx, &self.outbox) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(event)) => self.take(event, now)?,
+                Poll::Ready(Err(ReadError::Gone)) => return Err(Disconnect::Network),
+                Poll::Ready(Err(ReadError::Violation(why))) => return Err(why),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event, now: Instant) -> Result<(), Disconnect> {
+        self.heard = now;
+        match event {
+            Event::Message(kind, payload) => {
+                let session = self.session.as_mut().expect("an open connection has its session");
+                let received = session.handle(kind, &payload, now);
+                self.charge(received, payload.len(), now);
+            }
+            Event::Pong(payload) => self.take_pong(&payload, now),
+            Event::Control => self.charge(Received::Ping, 0, now),
+            Event::Closed => return Err(Disconnect::Client),
+        }
+        Ok(())
+    }
+
+    /// Puts off the next read when this message was one too many, or too large to follow so soon.
+    fn charge(&mut self, received: Received, len: usize, now: Instant) {
+        if received == Received::Ping && self.keepalives.take(now) {
+            return;
+        }
+        let wait = self.messages.charge(1.0, now).max(self.bytes.charge(len as f64, now));
+        if wait.is_zero() {
+            return;
+        }
+        self.metrics.throttled.inc();
+        self.paused_until = Some(now + wait);
+        if now.saturating_duration_since(self.ponged) >= DELAYED_PONG
+            && let Some(session) = &self.session
+        {
+            self.ponged = now;
+            session.pong();
+        }
+    }
+
+    fn take_pong(&mut self, payload: &[u8], now: Instant) {
+        let Some((nonce, sent)) = self.pinged else { return };
+        if payload == nonce.to_be_bytes() {
+            self.pinged = None;
+            self.metrics.note_ping(now.saturating_duration_since(sent));
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Disconnect> {
+        let (written, closing) = self.socket.poll_write(cx, &self.outbox);
+        if let Some(why) = closing {
+            return Err(why);
+        }
+        match written {
+            Poll::Ready(Ok(())) => self.blocked = None,
+            Poll::Ready(Err(_)) => return Err(Disconnect::Network),
+            Poll::Pending => {
+                let unwritten = self.socket.unwritten();
+                let progress = self.blocked.is_none_or(|(_, before)| unwritten != before);
+                if progress {
+                    self.blocked = Some((now, unwritten));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_clock(&mut self, now: Instant) -> Result<(), Disconnect> {
+        if self.write_deadline().is_some_and(|deadline| now >= deadline) {
+            return Err(Disconnect::WriteDeadline);
+        }
+        if now >= self.heard + self.pace.dead_after {
+            return Err(Disconnect::Timeout);
+        }
+        if self.expires.is_some_and(|expires| now >= expires) {
+            return Err(Disconnect::TokenExpired);
+        }
+        if now >= self.next_ping {
+            self.ping(now);
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, now: Instant) {
+        self.next_ping = now + self.pace.ping_interval;
+        let nonce = self.pinged.map_or(0, |(nonce, _)| nonce) + 1;
+        self.pinged = Some((nonce, now));
+        // Closed: the connection is ending, and counted as such.
+        let _ = self.outbox.push(Frame::ping(nonce.to_be_bytes().to_vec().into()));
+    }
+
+    fn is_paused(&mut self, now: Instant) -> bool {
+        let Some(until) = self.paused_until else { return false };
+        // Whoever is not listened to may be as silent as it likes.
+        self.heard = self.heard.max(now);
+        let paused = now < until;
+        if !paused {
+            self.paused_until = None;
+        }
+        paused
+    }
+
+    /// Leaves the rooms, and starts the closing handshake if there is somebody to close with.
+    fn end(&mut self, why: Disconnect, now: Instant) {
+        self.outbox.close(why);
+        if let Some(session) = self.session.take() {
+            session.end(why);
+        }
+        let (last, deadline, linger) = match farewell(why) {
+            Farewell::None => (None, now, false),
+            Farewell::Answered => (None, now + CLOSE_DEADLINE, false),
+            Farewell::Close(code, reason) => (Some(Frame::close(code, reason)), now + CLOSE_DEADLINE, true),
+        };
+        self.ending = Some(Ending { deadline, last, linger });
+    }
+
+    fn poll_ending(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let Some(ending) = &mut self.ending else { return Poll::Ready(()) };
+        if now >= ending.deadline {
+            return Poll::Ready(());
+        }
+        if ready!(self.socket.poll_write(cx, &self.outbox).0).is_err() {
+            return Poll::Ready(());
+        }
+        if ready!(self.socket.poll_finish(cx, &mut ending.last)).is_err() || !ending.linger {
+            return Poll::Ready(());
+        }
+        self.socket.poll_discard(cx)
+    }
+
+    fn write_deadline(&self) -> Option<Instant> {
+        self.blocked.map(|(since, _)| since + self.pace.write_deadline)
+    }
+
+    /// The nearest moment at which something is due.
+    fn deadline(&self) -> Instant {
+        if let Some(ending) = &self.ending {
+            return ending.deadline;
+        }
+        let always = self.next_ping.min(self.heard + self.pace.dead_after);
+        let sometimes = [self.paused_until, self.write_deadline(), self.expires];
+        sometimes.into_iter().flatten().fold(always, Instant::min)
+    }
+
+    /// Ready when something is due. A timer that is set too early is left to fire: setting it anew costs more.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let due = self.deadline();
+        if due <= now {
+            return Poll::Ready(());
+        }
+        if self.timer.is_elapsed() || self.timer.deadline().into_std() > due {
+            self.timer.as_mut().reset(due.into());
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    /// A task that is dropped, as at the end of the runtime, leaves its rooms too.
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.end(Disconnect::Drain);
+        }
+    }
+}
+
+enum Farewell {
+    /// Nobody would hear it.
+    None,
+    /// The answer to the client's close is queued already.
+    Answered,
+    /// A close frame (RFC 6455 section 7.4; 4401 is ours).
+    Close(u16, &'static str),
+}
+
+fn farewell(why: Disconnect) -> Farewell {
+    match why {
+        Disconnect::Network
+        | Disconnect::Timeout
+        | Disconnect::SlowConsumer
+        | Disconnect::WriteDeadline => Farewell::None,
+        Disconnect::Client => Farewell::Answered,
+        Disconnect::Protocol => Farewell::Close(1002, "protocol error"),
+        Disconnect::InvalidUtf8 => Farewell::Close(1007, "text is not UTF-8"),
+        Disconnect::TooLarge => Farewell::Close(1009, "message too large"),
+        Disconnect::Operator => Farewell::Close(1008, "closed by the operator"),
+        Disconnect::Drain => Farewell::Close(1012, "service restart"),
+        Disconnect::TokenExpired => Farewell::Close(4401, "token expired"),
+    }
+}

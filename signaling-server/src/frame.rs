@@ -1,0 +1,92 @@
+//! A WebSocket message on its way out: encoded once, shared by every receiver.
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// The longest header of a server's frame (RFC 6455 section 5.2: no mask).
+const MAX_HEADER: usize = 10;
+
+/// One unfragmented server frame. Cloning shares the payload.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    header: [u8; MAX_HEADER],
+    header_len: u8,
+    payload: Bytes,
+}
+
+impl Frame {
+    /// A text message. The payload is UTF-8, or the receiver will fail the connection.
+    #[must_use]
+    pub fn text(payload: Bytes) -> Self {
+        Self::new(OpCode::Data(Data::Text), payload)
+    }
+
+    /// A ping (RFC 6455 section 5.5.2); the payload is at most 125 bytes.
+    pub(crate) fn ping(payload: Bytes) -> Self {
+        Self::new(OpCode::Control(Control::Ping), payload)
+    }
+
+    /// A close frame with its status code and a reason of at most 123 bytes.
+    pub(crate) fn close(code: u16, reason: &str) -> Self {
+        let payload = [&code.to_be_bytes()[..], reason.as_bytes()].concat();
+        Self::new(OpCode::Control(Control::Close), payload.into())
+    }
+
+    /// Bytes that are a whole frame already.
+    pub(crate) fn encoded(bytes: Bytes) -> Self {
+        Self { header: [0; MAX_HEADER], header_len: 0, payload: bytes }
+    }
+
+    fn new(opcode: OpCode, payload: Bytes) -> Self {
+        let mut header = [0; MAX_HEADER];
+        let mut rest = &mut header[..];
+        FrameHeader { opcode, ..FrameHeader::default() }
+            .format(payload.len() as u64, &mut rest)
+            .expect("an unmasked header fits ten bytes");
+        let header_len = (MAX_HEADER - rest.len()) as u8;
+        Self { header, header_len, payload }
+    }
+
+    /// The frame's bytes, in two parts.
+    pub(crate) fn parts(&self) -> [&[u8]; 2] {
+        [&self.header[..usize::from(self.header_len)], &self.payload]
+    }
+
+    /// Bytes on the wire.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.header_len) + self.payload.len()
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_have_the_shortest_length_form() {
+        for (len, header) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = Frame::text(vec![b'x'; len].into());
+            assert_eq!(frame.parts()[0], header);
+            assert_eq!(frame.len(), header.len() + len);
+        }
+    }
+
+    #[test]
+    fn a_close_carries_its_code_and_reason() {
+        let frame = Frame::close(1012, "restart");
+        assert_eq!(frame.parts().concat(), b"\x88\x09\x03\xf4restart");
+    }
+}

@@ -1,0 +1,264 @@
+//! Everything put together: listeners, the service, and the way out.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use crate::address::{self, AddressKey, Peer};
+use crate::config::{Config, Endpoint};
+use crate::limits::{Caps, Occupancy, Place, Rate};
+use crate::metrics::SocketRefusal;
+use crate::signaling::{Signaling, Stage, StartError};
+use crate::tls::{Tls, TlsError};
+use crate::watched::Change;
+use crate::{http, operator};
+
+/// Connections that have not finished their request, in all. The next one is dropped.
+const MAX_HANDSHAKES: usize = 1024;
+/// How long to wait after the system had no file left for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A server that is bound and not yet running.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    signaling: Arc<Signaling>,
+    listener: TcpListener,
+    tls: Option<Tls>,
+    operator: Option<TcpListener>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// An address could not be listened on.
+    #[error("{key} = \"{address}\": {error}")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address it has.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The certificate or its key can not be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The service can not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// What all sockets share until they are upgraded.
+struct Front {
+    signaling: Arc<Signaling>,
+    router: Router,
+    tls: Option<Tls>,
+    handshakes: Arc<Occupancy>,
+    deadline: Duration,
+}
+
+impl Server {
+    /// Reads keys and certificates and binds the listeners. Nobody is served before [`run`](Self::run).
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        let signaling = Signaling::new(&config)?;
+        let tls = Tls::from_config(&config.tls)?;
+        let listener = listen("server.listen", config.server.listen)?;
+        let operator = match config.metrics.listen {
+            Endpoint::Off => None,
+            Endpoint::At(address) => Some(listen("metrics.listen", address)?),
+        };
+        Ok(Self { config, signaling, listener, tls, operator })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Panics
+    ///
+    /// When the system has lost the socket.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound listener has an address")
+    }
+
+    /// Where operators look, unless that is off.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.operator.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Whether clients connect by TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The service itself.
+    #[must_use]
+    pub fn signaling(&self) -> &Arc<Signaling> {
+        &self.signaling
+    }
+
+    /// Serves until `shutdown` is ready, then drains: reports "not ready", stops accepting, closes every connection
+    /// with 1012 spread over the window. Ends when the last has ended, or at once when `abort` is ready.
+    pub async fn run(self, shutdown: impl Future<Output = ()>, abort: impl Future<Output = ()>) {
+        let mut tasks = JoinSet::new();
+        self.spawn_watchers(&mut tasks);
+        let Self { config, signaling, listener, tls, operator } = self;
+        if let Some(listener) = operator {
+            let router = operator::router(Arc::clone(&signaling));
+            tasks.spawn(async move {
+                // Only ends with the task.
+                let _ = axum::serve(listener, router).await;
+            });
+        }
+        let front = Arc::new(Front {
+            router: http::router(Arc::clone(&signaling)),
+            signaling: Arc::clone(&signaling),
+            tls,
+            handshakes: Occupancy::new(handshake_caps(&config)),
+            deadline: config.limits.handshake_deadline.duration(),
+        });
+        let accepting = tasks.spawn(accept(front, listener));
+        let life = async {
+            shutdown.await;
+            drain(&config, &signaling, accepting).await;
+        };
+        tokio::select! {
+            () = life => {}
+            () = abort => tracing::warn!(connections = signaling.hub().connections(), "stopped at once"),
+        }
+    }
+
+    fn spawn_watchers(&self, tasks: &mut JoinSet<()>) {
+        let metrics = Arc::clone(self.signaling.metrics());
+        let report = move |change: &Change| match change {
+            Change::None => {}
+            Change::Renewed => metrics.reloads.inc(),
+            Change::Refused(_) => metrics.reload_failures.inc(),
+        };
+        tasks.spawn(Arc::clone(self.signaling.access()).watch(report.clone()));
+        if let Some(tls) = &self.tls {
+            tasks.spawn(tls.clone().watch(report));
+        }
+        let signaling = Arc::clone(&self.signaling);
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                signaling.hub().reopen_closed_rooms();
+            }
+        });
+    }
+}
+
+async fn drain(config: &Config, signaling: &Signaling, accepting: tokio::task::AbortHandle) {
+    let connections = signaling.hub().connections();
+    signaling.enter(Stage::Leaving);
+    tracing::info!(connections, "draining: not ready");
+    if connections > 0 {
+        tokio::time::sleep(config.drain.ready_wait.duration()).await;
+    }
+    accepting.abort();
+    tracing::info!(window = %config.drain.window, "draining: no new connections, closing those there are");
+    signaling.close(config.drain.window.duration()).await;
+    tracing::info!("drained");
+}
+
+/// Handshakes are counted by the socket's own address: a client's true one is not known before they are over.
+fn handshake_caps(config: &Config) -> Caps {
+    let limits = config.limits.in_force();
+    Caps { per_address: limits.connections_per_address, total: MAX_HANDSHAKES, upgrades: Rate::UNLIMITED }
+}
+
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    let bound = address::listen(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    bound.map_err(|error| BindError::Listen { key, address, error })
+}
+
+async fn accept(front: Arc<Front>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, socket)) => match front.admit(socket) {
+                Ok(place) => {
+                    tokio::spawn(Arc::clone(&front).greet(stream, socket, place));
+                }
+                Err(refusal) => front.signaling.metrics().sockets_refused.inc(refusal),
+            },
+            // A client that gave up before it was accepted is nothing; a lack of files passes.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                front.signaling.metrics().sockets_refused.inc(SocketRefusal::Full);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Front {
+    fn admit(&self, socket: SocketAddr) -> Result<Place, SocketRefusal> {
+        let exempt = socket.ip().to_canonical().is_loopback() || self.signaling.proxies().trusts(socket.ip());
+        let address = (!exempt).then(|| AddressKey::from(socket.ip()));
+        self.handshakes.admit(address, Instant::now()).map_err(|_| SocketRefusal::Full)
+    }
+
+    /// Takes one connection up to its upgrade or its end, within the deadline.
+    async fn greet(self: Arc<Self>, mut stream: TcpStream, socket: SocketAddr, _place: Place) {
+        // Small frames are not to wait for each other; where it can not be set, they do.
+        let _ = stream.set_nodelay(true);
+        let outcome = match self.signaling.proxies().greet(&mut stream, socket, self.deadline).await {
+            Err(_) => Err(SocketRefusal::ProxyHeader),
+            Ok(peer) => match &self.tls {
+                None => self.serve_http(stream, peer).await,
+                Some(tls) => match tokio::time::timeout(self.deadline, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => self.serve_http(stream, peer).await,
+                    Ok(Err(_)) => Err(SocketRefusal::Tls),
+                    Err(_) => Err(SocketRefusal::HandshakeDeadline),
+                },
+            },
+        };
+        if let Err(refusal) = outcome {
+            self.signaling.metrics().sockets_refused.inc(refusal);
+        }
+    }
+
+    /// One request a connection, so that a client's deadline is the whole connection's.
+    async fn serve_http<S>(&self, stream: S, peer: Peer) -> Result<(), SocketRefusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            self.router.clone().oneshot(request)
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .keep_alive(false)
+            .max_headers(64)
+            .max_buf_size(16 * 1024)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        match tokio::time::timeout(self.deadline, pin!(connection)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.is_parse() => Err(SocketRefusal::Http),
+            Ok(Err(_)) => Ok(()),
+            Err(_) => Err(SocketRefusal::HandshakeDeadline),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The service without its listeners: everything that requests share, made once from the configuration.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::TaskTracker;
+
+use crate::access::{Access, AccessError, Grant};
+use crate::address::{ClientAddress, Proxies, Source};
+use crate::config::{Config, ConnectionCap, Delivery, LimitsConfig};
+use crate::connection::{Connection, Pace};
+use crate::hub::Hub;
+use crate::limits::{Caps, Occupancy, Place, Rate};
+use crate::metrics::{Disconnect, Metrics, UpgradeRefusal};
+use crate::outbox::{Capacity, Outbox};
+use crate::room::{self, Rules};
+use crate::session::{Bounds, Session};
+
+/// Open files that are not WebSockets: listeners, files, handshakes under way.
+const RESERVED_FILES: u64 = 1024 + 64;
+
+/// The service. [`router`](crate::http::router) and [`operator`](crate::operator::router) make it reachable.
+#[derive(Debug)]
+pub struct Signaling {
+    hub: Arc<Hub>,
+    access: Arc<Access>,
+    proxies: Proxies,
+    occupancy: Arc<Occupancy>,
+    bounds: Bounds,
+    pace: Pace,
+    capacity: Capacity,
+    stage: AtomicU8,
+    tasks: TaskTracker,
+}
+
+/// Why the service can not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The keys or tokens that `[access]` names can not be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+}
+
+/// Where the service is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+pub enum Stage {
+    /// In service.
+    Ready = 0,
+    /// Still accepting, but asking load balancers to look elsewhere.
+    Leaving = 1,
+    /// Accepting nobody, closing those who are here.
+    Closing = 2,
+}
+
+impl Signaling {
+    /// A service without connections. Reads the keys that `[access]` names.
+    pub fn new(config: &Config) -> Result<Arc<Self>, StartError> {
+        let limits = config.limits.in_force();
+        let metrics = Arc::new(Metrics::new());
+        let rules = Rules {
+            delivery: match config.signaling.delivery {
+                Delivery::Directed => room::Delivery::Directed,
+                Delivery::Broadcast => room::Delivery::Broadcast,
+            },
+            echo: config.signaling.echo,
+            capacity: limits.subscribers_per_room,
+            learned_ids: config.signaling.learned_ids,
+        };
+        Ok(Arc::new(Self {
+            access: Arc::new(Access::from_config(&config.access)?),
+            proxies: Proxies::from_config(&config.proxy),
+            occupancy: Occupancy::new(caps(&limits)),
+            bounds: Bounds {
+                topics: limits.topics_per_connection,
+                topic_name: limits.topic_name.get(),
+                json: wire::signal::Limits { depth: limits.json_depth },
+            },
+            pace: Pace {
+                ping_interval: config.signaling.ping_interval.duration(),
+                dead_after: config.signaling.dead_after.duration(),
+                write_deadline: limits.write_deadline.duration(),
+                messages: rate(limits.messages_per_second, limits.messages_burst),
+                bytes: Rate {
+                    per_second: limits.bytes_per_second.get() as f64,
+                    burst: limits.bytes_burst.get() as f64,
+                },
+                max_message: limits.max_message.get(),
+            },
+            capacity: Capacity { bytes: limits.outbound_queue.get(), frames: limits.outbound_frames },
+            hub: Arc::new(Hub::new(rules, metrics)),
+            stage: AtomicU8::new(Stage::Ready as u8),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// The rooms and connections.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.hub.metrics()
+    }
+
+    /// Who may come in.
+    #[must_use]
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// Which proxies are believed.
+    #[must_use]
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// Where the service is in its life.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Ready,
+            1 => Stage::Leaving,
+            _ => Stage::Closing,
+        }
+    }
+
+    /// Moves on to a later stage; there is no way back.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+        self.metrics().draining.set(i64::from(self.stage() > Stage::Ready));
+    }
+
+    /// Closes every connection with 1012, spread evenly over `window`, and waits until they have ended. From now on
+    /// upgrades are answered with 503.
+    pub async fn close(&self, window: Duration) {
+        self.enter(Stage::Closing);
+        self.hub.close_all(window).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// A place for one more WebSocket of this client.
+    pub(crate) fn admit(&self, client: Option<ClientAddress>) -> Result<Place, UpgradeRefusal> {
+        if self.stage() == Stage::Closing {
+            return Err(UpgradeRefusal::Draining);
+        }
+        if client.is_some_and(|client| client.source() == Source::UnreadableHeader) {
+            self.metrics().bad_forwarded.inc();
+        }
+        let limited = client.filter(|client| !client.is_exempt());
+        self.occupancy.admit(limited.map(|client| client.key()), Instant::now())
+    }
+
+    /// Serves an upgraded stream in a task of its own. `arrived` came right behind the handshake.
+    pub(crate) fn serve<S>(
+        &self,
+        stream: S,
+        arrived: Bytes,
+        grant: Grant,
+        client: Option<ClientAddress>,
+        place: Place,
+    ) where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let outbox = Arc::new(Outbox::new(self.capacity));
+        let caller = self.hub.connect(client.map(|client| client.ip()), Arc::clone(&outbox));
+        if self.stage() == Stage::Closing {
+            outbox.close(Disconnect::Drain);
+        }
+        let expires = grant.expires();
+        let session = Session::new(Arc::clone(&self.hub), caller, grant, self.bounds);
+        let metrics = Arc::clone(self.metrics());
+        let connection = Connection::new(stream, arrived, session, outbox, self.pace, metrics, place);
+        self.tasks.spawn(connection.expiring(expires).run());
+    }
+
+    /// The tasks of all connections.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+}
+
+fn rate(per_second: u32, burst: u32) -> Rate {
+    Rate { per_second: per_second.into(), burst: burst.into() }
+}
+
+fn caps(limits: &LimitsConfig) -> Caps {
+    Caps {
+        per_address: limits.connections_per_address,
+        total: match limits.connections {
+            ConnectionCap::At(total) => total,
+            ConnectionCap::Auto => affordable_connections(),
+        },
+        upgrades: rate(limits.upgrades_per_second, limits.upgrades_burst),
+    }
+}
+
+/// As many connections as the open-file limit has room for.
+fn affordable_connections() -> usize {
+    let Ok((files, _)) = rlimit::Resource::NOFILE.get() else { return 1024 };
+    usize::try_from(files.saturating_sub(RESERVED_FILES).max(files / 2)).unwrap_or(usize::MAX)
+}
