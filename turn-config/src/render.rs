@@ -13,7 +13,8 @@ use crate::description::{Description, Peers, Quotas, Relay};
 
 /// What is never relayed to unless a description allows it: networks behind the server, addresses that reach one of
 /// those in another spelling, and the services in which clouds keep the credentials of their machines. Multicast is
-/// refused by a setting of its own.
+/// refused by a setting of its own. The address `::` is not in the list, because coturn refuses it anyway and takes a
+/// range that begins there for one that IPv4 addresses are in as well.
 pub const DENIED: &[(&str, &str)] = &[
     ("0.0.0.0/8", "this machine, under the name of no address"),
     ("10.0.0.0/8", "private (RFC 1918)"),
@@ -27,7 +28,6 @@ pub const DENIED: &[(&str, &str)] = &[
     ("192.168.0.0/16", "private (RFC 1918)"),
     ("198.18.0.0/15", "benchmarking networks (RFC 2544)"),
     ("240.0.0.0/4", "reserved, and broadcast"),
-    ("::/128", "this machine, under the name of no address"),
     ("::1/128", "loopback"),
     ("::ffff:0:0/96", "IPv4 in IPv6 spelling"),
     ("64:ff9b::/96", "NAT64: any IPv4 address, the private ones too"),

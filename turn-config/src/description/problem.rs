@@ -45,7 +45,7 @@ pub enum Refusal {
         section: String,
     },
     /// A value of another type.
-    #[error("{key} is a {found}, it takes {expected}")]
+    #[error("{key} takes {expected}, and this is of type {found}")]
     WrongType {
         /// The key.
         key: String,

@@ -331,11 +331,20 @@ fn check_ranges(reader: &mut Reader<'_>, list: &'static str, ranges: &[Spanned<R
         if second != second.trunc() {
             reader.refuse(&range.span(), Refusal::HostBits { given: second, network: second.trunc() });
         }
+        if is_everything_to_coturn(&second) {
+            let reason = "which coturn takes for every address there is, IPv4 and IPv6";
+            reader.refuse(&range.span(), Refusal::Address { key: list, address: second.to_string(), reason });
+        }
         let overlaps = |first: &IpNet| first.contains(&second) || second.contains(first);
         if let Some(first) = ranges[..index].iter().map(|range| range.get_ref().0).find(overlaps) {
             reader.refuse(&range.span(), Refusal::RangesOverlap { list, first, second });
         }
     }
+}
+
+/// coturn compares an end of a range that is all zeros with nothing, not even the family of the address.
+fn is_everything_to_coturn(net: &IpNet) -> bool {
+    net.broadcast().is_unspecified() || (net.network().is_ipv6() && net.network().is_unspecified())
 }
 
 /// A network, or a single address for the network of its own.
