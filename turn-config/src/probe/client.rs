@@ -350,7 +350,9 @@ fn refusal(message: &Message<'_>, name: &'static str) -> Result<(), ProbeError> 
         return Ok(());
     }
     let error = attribute::<ErrorCode>(message, name)?;
-    Err(ProbeError::Refused { request: name, code: error.code(), reason: error.reason().to_owned() })
+    // A stranger's words: some servers pad them with zeros, and they end up on a terminal.
+    let reason = error.reason().chars().filter(|character| !character.is_control()).collect();
+    Err(ProbeError::Refused { request: name, code: error.code(), reason })
 }
 
 fn attribute<'a, A>(message: &'a Message<'a>, name: &'static str) -> Result<A, ProbeError>

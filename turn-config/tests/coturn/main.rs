@@ -1,5 +1,7 @@
 //! Promises kept together with the real coturn.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod server;
 
 use std::net::{IpAddr, SocketAddr};
