@@ -78,7 +78,7 @@ fn answer(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     let told = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let told: Vec<&str> = told.filter(|line| !line.is_empty()).collect();
-    refused(told.join(", ").trim_start_matches("error: "))
+    refused(told.join(", ").replace(":, ", ": ").trim_start_matches("error: "))
 }
 
 fn refused(problem: impl std::fmt::Display) -> ExitCode {

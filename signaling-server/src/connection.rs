@@ -339,10 +339,9 @@ enum Farewell {
 
 fn farewell(why: Disconnect) -> Farewell {
     match why {
-        Disconnect::Network
-        | Disconnect::Timeout
-        | Disconnect::SlowConsumer
-        | Disconnect::WriteDeadline => Farewell::None,
+        Disconnect::Network | Disconnect::Timeout | Disconnect::SlowConsumer | Disconnect::WriteDeadline => {
+            Farewell::None
+        }
         Disconnect::Client => Farewell::Answered,
         Disconnect::Protocol => Farewell::Close(1002, "protocol error"),
         Disconnect::InvalidUtf8 => Farewell::Close(1007, "text is not UTF-8"),

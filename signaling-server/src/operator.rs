@@ -15,8 +15,8 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use wire::id::TopicName;
 
-use crate::hub::{Caller, RoomReport};
 use crate::http::readiness;
+use crate::hub::{Caller, RoomReport};
 use crate::signaling::Signaling;
 
 /// Most rooms or subscribers in one answer.
@@ -46,7 +46,8 @@ pub fn router(signaling: Arc<Signaling>) -> Router {
 
 async fn refuse_web_pages(request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let cross_site = headers.get("sec-fetch-site").is_some_and(|site| site != "none" && site != "same-origin");
+    let cross_site =
+        headers.get("sec-fetch-site").is_some_and(|site| site != "none" && site != "same-origin");
     if cross_site || (request.method() != "GET" && headers.contains_key(header::ORIGIN)) {
         return (StatusCode::FORBIDDEN, "not from a web page\n").into_response();
     }
@@ -116,8 +117,9 @@ async fn rooms(State(signaling): State<Arc<Signaling>>, Query(page): Query<Page>
     let mut reports = signaling.hub().rooms();
     match page.sort {
         Sort::Largest => reports.sort_by(|a, b| (b.subscribers, &a.topic).cmp(&(a.subscribers, &b.topic))),
-        Sort::Busiest => reports
-            .sort_by(|a, b| b.per_minute.total_cmp(&a.per_minute).then_with(|| a.topic.cmp(&b.topic))),
+        Sort::Busiest => {
+            reports.sort_by(|a, b| b.per_minute.total_cmp(&a.per_minute).then_with(|| a.topic.cmp(&b.topic)))
+        }
     }
     let total = reports.len();
     let rooms = page.cut(reports).iter().map(RoomLine::from).collect();

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{self, HeaderValue};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -238,18 +241,18 @@ impl Front {
         }
     }
 
-    /// One request a connection, so that a client's deadline is the whole connection's.
+    /// The deadline for a request is that of its whole connection.
     async fn serve_http<S>(&self, stream: S, peer: Peer) -> Result<(), SocketRefusal>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            self.router.clone().oneshot(request)
+            let answer = self.router.clone().oneshot(request);
+            async { answer.await.map(close_after) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .keep_alive(false)
             .max_headers(64)
             .max_buf_size(16 * 1024)
             .serve_connection(TokioIo::new(stream), service)
@@ -261,4 +264,12 @@ impl Front {
             Err(_) => Err(SocketRefusal::HandshakeDeadline),
         }
     }
+}
+
+/// One request a connection, unless it is upgraded.
+fn close_after(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

@@ -60,7 +60,8 @@ async fn a_publish_reaches_every_subscriber_and_its_sender_with_their_number() {
     let server = TestServer::start().await;
     let mut ana = server.subscriber("t").await;
     let mut ben = server.subscriber("t").await;
-    let sent = json!({"type": "publish", "topic": "t", "clients": 99, "data": {"clients": 7}, "extra": [1, {}]});
+    let sent =
+        json!({"type": "publish", "topic": "t", "clients": 99, "data": {"clients": 7}, "extra": [1, {}]});
     ana.send(&sent).await;
     let mut expected = sent;
     expected["clients"] = 2.into();
@@ -74,10 +75,7 @@ async fn a_payload_survives_bit_for_bit() {
     let mut ana = server.subscriber("t").await;
     let payload = r#" "data" : {"token":1745678901234.5678901,"s":"\ud800\u00e9\/","n":1e400, "clients":-0}"#;
     ana.send_text(&format!(r#"{{"topic":"t","type":"publish",{payload}}}"#)).await;
-    assert_eq!(
-        ana.next_text().await,
-        format!(r#"{{"topic":"t","type":"publish",{payload},"clients":1}}"#)
-    );
+    assert_eq!(ana.next_text().await, format!(r#"{{"topic":"t","type":"publish",{payload},"clients":1}}"#));
 }
 
 #[tokio::test]
@@ -176,7 +174,8 @@ async fn names_are_only_names() {
     let server = TestServer::start().await;
     let mut ana = server.client().await;
     let long = "x".repeat(512);
-    for topic in ["__proto__", "constructor", "nul \0", "emoji 🦀", "quote \" slash / \\", "\u{feff}", &long] {
+    for topic in ["__proto__", "constructor", "nul \0", "emoji 🦀", "quote \" slash / \\", "\u{feff}", &long]
+    {
         ana.subscribe(topic).await;
         ana.publish(topic, json!(topic)).await;
         assert_eq!(ana.next().await["data"], topic);

@@ -23,7 +23,7 @@ pub(super) fn apply(draft: &mut Draft, variables: &[(String, String)]) -> Result
             None if is_service_link(name, value) => {}
             None => {
                 let nearest = nearest(name, known.iter().map(|(variable, _)| variable.clone()));
-                return Err(ConfigError::Unknown { origin, name: name.clone(), nearest });
+                return Err(ConfigError::UnknownVariable { name: name.clone(), nearest });
             }
         }
     }

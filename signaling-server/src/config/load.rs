@@ -85,6 +85,14 @@ pub enum ConfigError {
         /// The known name that looks most like it.
         nearest: String,
     },
+    /// An environment variable with our prefix is not known.
+    #[error("environment variable {name}: no such setting; the nearest known one is {nearest}")]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// The known variable that looks most like it.
+        nearest: String,
+    },
     /// A value is not what its key expects.
     #[error("{origin}: {key}: {problem}")]
     Value {

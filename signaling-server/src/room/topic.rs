@@ -309,7 +309,8 @@ mod tests {
         let mut world = World::new(RULES);
         let json = br#"{"type":"publish","topic":"t","clients":99}"#;
         let Ok(Signal::Publish(message)) = Signal::parse(json, Limits::default()) else { panic!() };
-        let Some(Output::Deliver { message, .. }) = world.tell(Input::Publish { from: ANA, message: &message })
+        let Some(Output::Deliver { message, .. }) =
+            world.tell(Input::Publish { from: ANA, message: &message })
         else {
             panic!()
         };

@@ -162,7 +162,8 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 /// Status and body of an HTTP request; `headers` are whole lines.
 pub async fn request(address: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
