@@ -3,7 +3,8 @@
 //! A WebSocket message arrives. [`frame`] looks at its first bytes and says which [`Dialect`] it speaks:
 //!
 //! - the y-webrtc signaling protocol, JSON in text or binary messages: [`signal`];
-//! - the Loro Protocol, binary messages that start with `%`;
+//! - the Loro Protocol, binary messages that start with `%`: [`sync`], large updates in [`fragment`]s, encrypted
+//!   ones [`sealed`];
 //! - the Loro Protocol's keepalive, the texts `ping` and `pong`.
 //!
 //! What a reader learns is owned ([`TopicName`], [`PeerId`]) or borrowed from the message; what is sent on is the
@@ -18,9 +19,16 @@
 
 pub mod frame;
 pub mod id;
-mod json;
 pub mod signal;
+pub mod sync;
+
+pub mod fragment;
+pub mod sealed;
+
+mod json;
+mod varint;
 
 pub use frame::{Dialect, Keepalive, Kind};
-pub use id::{PeerId, TopicName};
+pub use id::{BatchId, PeerId, RoomId, TopicName};
 pub use signal::{Limits, PONG, Publish, Signal, SignalError, TopicTooLong, Topics, repair};
+pub use varint::ReadError;

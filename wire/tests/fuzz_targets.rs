@@ -148,3 +148,18 @@ fn the_dialect_target_holds_for_seeded_mutations() {
 fn the_signal_target_holds_for_seeded_mutations() {
     drive("signal", targets::signal);
 }
+
+#[test]
+fn the_sync_target_holds_for_seeded_mutations() {
+    drive("sync", targets::sync);
+}
+
+#[test]
+fn the_sealed_target_holds_for_seeded_mutations() {
+    drive("sealed", targets::sealed);
+}
+
+#[test]
+fn the_fragment_target_holds_for_seeded_mutations() {
+    drive("fragment", targets::fragment);
+}
