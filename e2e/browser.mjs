@@ -7,7 +7,7 @@ import path from 'node:path'
 import { build } from 'esbuild'
 import { chromium } from 'playwright-core'
 
-const stepMs = 30_000
+const stepMs = 60_000
 
 const executable = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
 

@@ -14,7 +14,7 @@ after(() => browser?.close())
 let rooms = 0
 const newRoom = () => `peer-plan-${++rooms}`
 
-describe('unmodified y-webrtc', { concurrency: true, timeout: 240_000 }, () => {
+describe('unmodified y-webrtc', { concurrency: true, timeout: 600_000 }, () => {
   for (const kind of underTest(reference, ours)) {
     describe(`pages through ${kind.name}`, { concurrency: 3 }, () => pages(kind))
   }

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import WebSocket from 'ws'
 import { within } from './servers.mjs'
 
-const answerMs = 5_000
+const answerMs = 15_000
 
 /** Opens a connection; rejects if the server refuses it. */
 export async function connect (url, { protocols = [], ...options } = {}) {
