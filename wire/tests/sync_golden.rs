@@ -45,10 +45,11 @@ fn every_frame_of_the_published_programs_is_read_and_written_again_byte_for_byte
     let mut frames = 0;
     for line in include_str!("golden/loro.txt").lines() {
         let [_, "->" | "<-", said, len, bytes] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
-        let bytes = hex(bytes);
-        if format!("{}B", bytes.len()) != len || said == "?" {
+        if said == "?" || bytes.starts_with("head=") {
             continue;
         }
+        let bytes = hex(bytes);
+        assert_eq!(format!("{}B", bytes.len()), len, "{line}");
         let frame = Frame::decode(&bytes).unwrap_or_else(|error| panic!("{line}: {error}"));
         assert_eq!(name(&frame.message), said, "{line}");
         assert_eq!(frame.message.encode(&frame.room), Ok(bytes), "{line}");
