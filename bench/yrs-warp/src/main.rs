@@ -9,8 +9,7 @@ use yrs_warp::signaling::{SignalingService, signaling_conn};
 #[tokio::main]
 async fn main() {
     let signaling = SignalingService::new();
-    let routes =
-        warp::ws().and(warp::any().map(move || signaling.clone())).and_then(upgrade);
+    let routes = warp::ws().and(warp::any().map(move || signaling.clone())).and_then(upgrade);
     let (address, serving) = warp::serve(routes).bind_ephemeral(([127, 0, 0, 1], 0));
     println!("listening on ws://{address}");
     serving.await;

@@ -18,7 +18,7 @@ fn a_fixed_rate_delivers_every_publish_to_everybody_in_its_room() {
     assert_eq!(run.figure("deliveries"), 1200.0);
     assert_eq!(run.figure("lost"), 0.0);
     let rate = run.figure("deliveries_per_second");
-    assert!((700.0..1300.0).contains(&rate), "{rate} deliveries a second at 200 publishes for 5");
+    assert!((300.0..=1200.0).contains(&rate), "{rate} deliveries a second at 200 publishes for 5");
     assert!(run.figure("latency_p50_ms") <= run.figure("latency_p99_ms"));
     let cost = run.figure("server_cpu_us_per_delivery");
     assert!((0.1..1000.0).contains(&cost), "{cost} us a delivery");
