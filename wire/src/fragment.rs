@@ -269,8 +269,11 @@ impl Reassembly {
     ) -> Result<Option<Assembled>, FragmentError> {
         let key = (room.clone(), fragment.batch);
         let batch = self.batches.get_mut(&key).ok_or(FragmentError::UnknownBatch)?;
+        let before = batch.parts.len();
         let complete = batch.add(fragment, frame);
-        batch.deadline = now + self.limits.patience;
+        if batch.parts.len() > before {
+            batch.deadline = now + self.limits.patience;
+        }
         match complete {
             Ok(false) => Ok(None),
             Ok(true) => Ok(self.remove(&key).map(Pending::assemble)),

@@ -172,13 +172,13 @@ fn what_is_under_way_is_bounded_in_bytes_and_in_number() {
 
 #[test]
 fn fragments_that_do_not_keep_their_headers_word_are_refused_and_forgotten() {
-    for (index, bytes, error) in [
-        (2, "x", FragmentError::NoSuchFragment { index: 2, fragments: 2 }),
-        (1, "12345678901", FragmentError::WrongLength { actual: 12, announced: 10 }),
-        (1, "2345", FragmentError::WrongLength { actual: 5, announced: 10 }),
+    for (fragments, index, bytes, error) in [
+        (2, 2, "x", FragmentError::NoSuchFragment { index: 2, fragments: 2 }),
+        (3, 1, "2345678901", FragmentError::WrongLength { actual: 11, announced: 10 }),
+        (2, 1, "2345", FragmentError::WrongLength { actual: 5, announced: 10 }),
     ] {
         let mut sender = Sender::new(LIMITS);
-        assert_eq!(sender.header(1, 2, 10), Ok(()));
+        assert_eq!(sender.header(1, fragments, 10), Ok(()));
         assert_eq!(sender.fragment(1, 0, "1"), Ok(None));
         assert_eq!(sender.fragment(1, index, bytes), Err(error));
         assert_eq!(error.status(), Some(Status::InvalidUpdate));
@@ -203,7 +203,10 @@ fn a_sender_that_falls_silent_is_given_up_on_and_told_so_once() {
     assert_eq!(sender.reassembly.expired(sender.now), Some((room("g"), batch(1))));
     assert_eq!(sender.reassembly.expired(sender.now), None);
     assert_eq!(sender.fragment(1, 0, "x"), Err(FragmentError::UnknownBatch));
-    sender.wait(9);
+    sender.wait(8);
+    assert_eq!(sender.fragment(2, 0, "x"), Ok(None), "one that has come before does not");
+    assert_eq!(sender.reassembly.expired(sender.now), None);
+    sender.wait(1);
     assert_eq!(sender.reassembly.expired(sender.now), Some((room("g"), batch(2))));
     assert_eq!(sender.reassembly.pending(), 0);
 }

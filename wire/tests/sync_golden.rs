@@ -154,7 +154,8 @@ fn a_later_version_may_add_to_joins_and_errors_but_not_to_updates() {
     for frame in ["00 00 00", "01 0472656164 00 00", "02 02 00", "06 01 00", "07"] {
         assert!(Frame::decode(&hex(&format!("254c4f520167 {frame} 2a"))).is_ok(), "{frame}");
     }
-    for frame in ["03 00 0000000000000009", "04 0000000000000009 02 03", "05 0000000000000009 00 00"] {
+    let updates = ["03 00 0000000000000009", "04 0000000000000009 02 03", "05 0000000000000009 00 00"];
+    for frame in updates.into_iter().chain(["08 0000000000000009 00"]) {
         let error = Frame::decode(&hex(&format!("254c4f520167 {frame} 2a"))).expect_err("too long");
         assert_eq!(error.fault, Fault::Field(ReadError::Trailing { len: 1 }), "{frame}");
     }
@@ -234,6 +235,9 @@ fn a_frame_is_as_long_as_it_may_be_and_no_longer() {
     let frame = update(&here, BatchId::from(1), &[&fits]).expect("just fits");
     assert_eq!(frame.len(), MAX_FRAME);
     assert!(Frame::decode(&frame).is_ok());
+    let padded = [&leave(&here)[..], &vec![7; MAX_FRAME - 6]].concat();
+    assert_eq!(refused(&padded).fault, Fault::TooLong { len: MAX_FRAME + 1 });
+    assert!(Frame::decode(&padded[..MAX_FRAME].to_vec().into()).is_ok());
     let longer = [fits, vec![7]].concat();
     assert_eq!(update(&here, BatchId::from(1), &[&longer]), Err(FrameTooLong { len: MAX_FRAME + 1 }));
     let message = Message::Update { batch: BatchId::from(1), updates: Updates::from_iter([&longer]) };
