@@ -138,8 +138,8 @@ impl Access {
 
 fn shared_tokens(config: &AccessConfig) -> Result<Arc<Watched<SharedTokens>>, AccessError> {
     const NOTHING: AccessError = AccessError::Setting {
-        key: "access.tokens",
-        problem: "mode \"tokens\" expects at least one token here or in access.tokens_file",
+        key: "access.mode",
+        problem: "\"tokens\" expects at least one token in access.tokens or access.tokens_file",
     };
     if config.tokens.is_empty() && config.tokens_file.is_none() {
         return Err(NOTHING);
@@ -160,8 +160,8 @@ fn signing_keys(config: &AccessConfig) -> Result<Arc<Watched<Keys>>, AccessError
     let files: Vec<PathBuf> = config.keys_file.iter().chain(&config.jwks_file).cloned().collect();
     if files.is_empty() {
         return Err(AccessError::Setting {
-            key: "access.keys_file",
-            problem: "mode \"signed\" expects a key file here or in access.jwks_file",
+            key: "access.mode",
+            problem: "\"signed\" expects a file in access.keys_file or access.jwks_file",
         });
     }
     if config.algorithms.is_empty() {

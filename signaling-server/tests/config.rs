@@ -1,5 +1,7 @@
 //! A configuration is a file, under the environment, under the flags; what is wrong with it is one line.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/command.rs"]
 mod command;
 
@@ -67,6 +69,14 @@ fn nothing_has_to_be_set() {
 fn a_bad_value_is_one_line_with_the_file_the_key_and_what_was_expected() {
     for (content, refusal) in [
         (
+            "[limits]\nmax_message = \"2MiB\"",
+            "limits.outbound_queue: expected at least limits.max_message, which is 2MiB, found 1MiB",
+        ),
+        (
+            "[signaling]\nping_interval = \"2m\"",
+            "signaling.dead_after: expected longer than signaling.ping_interval, found 1m",
+        ),
+        (
             "[limits]\nmax_message = \"lots\"",
             "limits.max_message: expected a size such as \"256KiB\", found \"lots\"",
         ),
@@ -122,11 +132,11 @@ fn a_bad_value_is_one_line_with_the_file_the_key_and_what_was_expected() {
         ),
         (
             "[access]\nmode = \"tokens\"",
-            "access.tokens: mode \"tokens\" expects at least one token here or in access.tokens_file",
+            "access.mode: \"tokens\" expects at least one token in access.tokens or access.tokens_file",
         ),
         (
             "[access]\nmode = \"signed\"",
-            "access.keys_file: mode \"signed\" expects a key file here or in access.jwks_file",
+            "access.mode: \"signed\" expects a file in access.keys_file or access.jwks_file",
         ),
         (
             "[access]\ntokens = [\"s3cret\"]",

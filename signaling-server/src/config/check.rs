@@ -4,8 +4,13 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{AccessConfig, AccessMode, Config, LimitsConfig, Period, ProxyProtocol, Size};
 
-/// The first key at fault, and what was expected of it.
-type Fault = (&'static str, String);
+/// A key at fault, and what was expected of it.
+pub(super) struct Fault {
+    pub(super) key: &'static str,
+    /// The key it is measured by: if nobody set `key`, whoever set this one made the mistake.
+    pub(super) measure: Option<&'static str>,
+    pub(super) problem: String,
+}
 
 /// Below this not even a WebRTC offer fits.
 const LEAST_MESSAGE: Size = Size::kib(4);
@@ -17,10 +22,8 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     nonzero("signaling.ping_interval", config.signaling.ping_interval)?;
     if config.signaling.dead_after <= config.signaling.ping_interval {
         let found = config.signaling.dead_after;
-        return fault(
-            "signaling.dead_after",
-            format!("expected longer than signaling.ping_interval, found {found}"),
-        );
+        let problem = format!("expected longer than signaling.ping_interval, found {found}");
+        return mismatch("signaling.dead_after", "signaling.ping_interval", problem);
     }
     if config.signaling.learned_ids == 0 {
         return fault("signaling.learned_ids", "expected at least 1, found 0");
@@ -81,10 +84,8 @@ fn check_limits(limits: &LimitsConfig) -> Result<(), Fault> {
         [("limits.outbound_queue", limits.outbound_queue), ("limits.bytes_burst", limits.bytes_burst)]
     {
         if size < message {
-            return fault(
-                key,
-                format!("expected at least limits.max_message, which is {message}, found {size}"),
-            );
+            let problem = format!("expected at least limits.max_message, which is {message}, found {size}");
+            return mismatch(key, "limits.max_message", problem);
         }
     }
     for (key, bound) in [
@@ -129,5 +130,9 @@ fn nonzero(key: &'static str, period: Period) -> Result<(), Fault> {
 }
 
 fn fault(key: &'static str, problem: impl Into<String>) -> Result<(), Fault> {
-    Err((key, problem.into()))
+    Err(Fault { key, measure: None, problem: problem.into() })
+}
+
+fn mismatch(key: &'static str, measure: &'static str, problem: String) -> Result<(), Fault> {
+    Err(Fault { key, measure: Some(measure), problem })
 }

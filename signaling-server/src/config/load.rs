@@ -11,7 +11,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::{Config, check, environment};
+use super::check::{Fault, check};
+use super::{Config, environment};
 use crate::watched::{self, FileError};
 
 /// Where settings come from. Flags win over the environment, and that over the file.
@@ -121,9 +122,13 @@ impl Config {
             draft.set_text(flag.key, &flag.value, Origin::Flag(flag.name))?;
         }
         let loaded = draft.finish()?;
-        match check::check(&loaded.config) {
+        match check(&loaded.config) {
             Ok(()) => Ok(loaded),
-            Err((key, problem)) => Err(loaded.refuse(key, problem)),
+            Err(Fault { key, measure, problem }) => {
+                let is_set = *loaded.origin(key) != Origin::Default;
+                let origin = loaded.origin(if is_set { key } else { measure.unwrap_or(key) }).clone();
+                Err(ConfigError::Value { origin, key: key.to_owned(), problem })
+            }
         }
     }
 }

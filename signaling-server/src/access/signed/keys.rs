@@ -77,6 +77,9 @@ fn key_file(file: &Content<'_>) -> Result<Vec<Key>, FileError> {
     if contains(file.bytes, b"-----BEGIN") {
         let blocks =
             pem::parse_many(file.bytes).map_err(|error| file.error(format!("expected PEM: {error}")))?;
+        if blocks.is_empty() {
+            return Err(file.error("expected PEM, found a block that does not end"));
+        }
         return blocks.iter().map(|block| public_key(file, block)).collect();
     }
     let secret = file.bytes.trim_ascii();
