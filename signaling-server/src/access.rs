@@ -113,8 +113,13 @@ impl Access {
         }
     }
 
+    /// Whether only pages of listed origins may come in.
+    pub(crate) fn restricts_origins(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
     // Without an origin it is no browser page, and anything but a browser can claim any origin it likes.
-    fn check_origin(&self, presented: &Presented) -> Result<(), Refusal> {
+    pub(crate) fn check_origin(&self, presented: &Presented) -> Result<(), Refusal> {
         match &presented.origin {
             Some(origin) if !self.origins.is_empty() => {
                 let origin = origin.to_ascii_lowercase();

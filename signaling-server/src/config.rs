@@ -32,6 +32,8 @@ pub struct Config {
     pub signaling: SignalingConfig,
     /// Who may come in, and into which rooms.
     pub access: AccessConfig,
+    /// How peers that no direct way connects find each other.
+    pub ice: IceConfig,
     /// How much one client may use.
     pub limits: LimitsConfig,
     /// Which proxies are believed about a client's address.
@@ -155,6 +157,24 @@ pub enum Algorithm {
     RS256,
 }
 
+/// `[ice]`: what `GET /ice` tells clients, ready for `new RTCPeerConnection`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IceConfig {
+    /// STUN servers, such as `stun:stun.example.org:3478`. Default none.
+    pub stun: Vec<String>,
+    /// TURN servers, such as `turn:turn.example.org:3478?transport=udp` and `turns:turn.example.org:443`. Default none.
+    pub turn: Vec<String>,
+    /// The secret shared with the TURN servers: one for all, or one for each entry of `turn`. Default none.
+    pub secrets: Vec<Secret>,
+    /// Files that are such secrets, in place of `secrets`. Re-read when they change. Default none.
+    pub secret_files: Vec<PathBuf>,
+    /// How long a credential is valid. Default 1 h.
+    pub ttl: Period,
+    /// How often the files above are looked at for changes. Default 10 s.
+    pub reload_interval: Period,
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -179,6 +199,8 @@ pub struct LimitsConfig {
     pub upgrades_per_second: u32,
     /// How many connections one address may open at once after a pause. Default 100.
     pub upgrades_burst: u32,
+    /// How often one address may ask for ICE servers each minute. Default 20; 0: no limit.
+    pub ice_per_minute: u32,
     /// How many messages one connection may send each second in the long run; more are read later. Default 20; 0: no
     /// limit.
     pub messages_per_second: u32,
@@ -296,6 +318,7 @@ impl LimitsConfig {
             connections_per_address: 0,
             connections: ConnectionCap::At(0),
             upgrades_per_second: 0,
+            ice_per_minute: 0,
             messages_per_second: 0,
             bytes_per_second: Size::bytes(0),
             ..self.clone()
@@ -353,6 +376,19 @@ impl Default for AccessConfig {
     }
 }
 
+impl Default for IceConfig {
+    fn default() -> Self {
+        Self {
+            stun: Vec::new(),
+            turn: Vec::new(),
+            secrets: Vec::new(),
+            secret_files: Vec::new(),
+            ttl: Period::seconds(3600),
+            reload_interval: Period::seconds(10),
+        }
+    }
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
@@ -365,6 +401,7 @@ impl Default for LimitsConfig {
             connections: ConnectionCap::Auto,
             upgrades_per_second: 20,
             upgrades_burst: 100,
+            ice_per_minute: 20,
             messages_per_second: 20,
             messages_burst: 200,
             bytes_per_second: Size::kib(256),

@@ -19,6 +19,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::access::Grant;
 use crate::address::{ClientAddress, Peer};
+use crate::ice;
 use crate::limits::Place;
 use crate::metrics::UpgradeRefusal;
 use crate::signaling::{Signaling, Stage};
@@ -28,7 +29,7 @@ const CONTENT_TYPE: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plai
 /// The routes for clients, to be served by [`Server`](crate::server::Server) or nested into another service.
 ///
 /// A WebSocket upgrade is accepted at every path. `GET /healthz` answers 200 while the process lives, `GET /readyz`
-/// 200 until the service drains and 503 from then on; any other request gets 200 `okay`, as from the reference server.
+/// 200 until the service drains and 503 from then on, `GET /ice` the ICE servers of `[ice]`; any other request gets 200 `okay`, as from the reference server.
 ///
 /// The limits per address need the client's address: serve the router with
 /// `into_make_service_with_connect_info::<SocketAddr>()`, else they are not applied. An embedding service sets the
@@ -48,6 +49,7 @@ async fn answer(State(signaling): State<Arc<Signaling>>, request: Request) -> Re
     match parts.uri.path() {
         "/healthz" => (CONTENT_TYPE, "ok\n").into_response(),
         "/readyz" => readiness(&signaling),
+        "/ice" => ice::answer(&signaling, &parts),
         _ => (CONTENT_TYPE, "okay").into_response(),
     }
 }
@@ -101,7 +103,8 @@ fn serve(
     }
 }
 
-fn client(signaling: &Signaling, parts: &Parts) -> Option<ClientAddress> {
+/// Who sent a request, unless an embedding service did not say.
+pub(crate) fn client(signaling: &Signaling, parts: &Parts) -> Option<ClientAddress> {
     let embedded = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| Peer::direct(info.0));
     let peer = parts.extensions.get::<Peer>().copied().or_else(embedded)?;
     Some(signaling.proxies().client(peer, &parts.headers))

@@ -127,6 +127,45 @@ impl Label for UpgradeRefusal {
     }
 }
 
+/// Why nobody was told of ICE servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IceRefusal {
+    /// 401 or 403: who asks may not come in.
+    Access(Refusal),
+    /// 429: the address asks too often.
+    Rate,
+}
+
+impl From<Refusal> for IceRefusal {
+    fn from(refusal: Refusal) -> Self {
+        Self::Access(refusal)
+    }
+}
+
+impl Label for IceRefusal {
+    const ALL: &'static [Self] = &{
+        let mut all = [Self::Rate; 1 + Refusal::ALL.len()];
+        let mut nth = 0;
+        while nth < Refusal::ALL.len() {
+            all[1 + nth] = Self::Access(Refusal::ALL[nth]);
+            nth += 1;
+        }
+        all
+    };
+    const NAME: &'static str = "reason";
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Access(refusal) => refusal.label(),
+            Self::Rate => "rate",
+        }
+    }
+
+    fn index(self) -> usize {
+        Self::ALL.iter().position(|label| *label == self).expect("every refusal is in the list")
+    }
+}
+
 label! {
     /// Why a connection was dropped before any WebSocket.
     SocketRefusal, "reason", {
@@ -225,6 +264,10 @@ pub struct Metrics {
     pub sockets_refused: CounterBy<SocketRefusal>,
     /// Upgrades answered in HTTP instead, by reason.
     pub upgrades_refused: CounterBy<UpgradeRefusal>,
+    /// Answers that told of ICE servers.
+    pub ice_issued: IntCounter,
+    /// Requests for ICE servers that were refused, by reason.
+    pub ice_refused: CounterBy<IceRefusal>,
     /// Rooms with a subscriber.
     pub rooms: IntGauge,
     /// Messages received, by kind.
@@ -279,6 +322,12 @@ impl Metrics {
                 "signaling_upgrades_refused_total",
                 "WebSocket upgrades answered with an HTTP error, by reason.",
             ),
+            ice_issued: make.counter(
+                "signaling_ice_issued_total",
+                "Answers to GET /ice with ICE servers, each TURN server with a fresh credential.",
+            ),
+            ice_refused: make
+                .by("signaling_ice_refused_total", "Requests of GET /ice that were refused, by reason."),
             rooms: make.gauge("signaling_rooms", "Rooms with at least one subscriber."),
             received: make.by("signaling_messages_received_total", "Messages received, by kind."),
             received_bytes: make.by("signaling_received_bytes_total", "Payload bytes received, by kind."),
@@ -340,6 +389,16 @@ impl Metrics {
         &self.registry
     }
 
+    /// A line of a Markdown table for each series: name, type, labels, doc line.
+    #[must_use]
+    pub fn documentation(&self) -> Vec<String> {
+        let mut families = self.registry.gather();
+        families.extend(room_sizes_histogram(std::iter::empty()).collect());
+        families.retain(|family| !family.name().starts_with("process_"));
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        families.iter().map(document).collect()
+    }
+
     /// The text exposition. `room_sizes` has the subscribers of each room as they are now.
     #[must_use]
     pub fn exposition(&self, room_sizes: impl Iterator<Item = usize>) -> String {
@@ -358,6 +417,21 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn document(family: &prometheus::proto::MetricFamily) -> String {
+    let mut labels: Vec<String> = Vec::new();
+    let pairs = family.get_metric().iter().flat_map(prometheus::proto::Metric::get_label);
+    for label in pairs.map(|pair| match pair.name() {
+        "version" => "`version`".to_owned(),
+        name => format!("`{name}={}`", pair.value()),
+    }) {
+        if !labels.contains(&label) {
+            labels.push(label);
+        }
+    }
+    let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+    format!("| `{}` | {kind} | {} | {} |", family.name(), labels.join(" "), family.help())
 }
 
 /// A histogram of the rooms as they stand at this scrape; it does not add up over time.

@@ -154,6 +154,7 @@ impl Server {
             Change::Refused(_) => metrics.reload_failures.inc(),
         };
         tasks.spawn(Arc::clone(self.signaling.access()).watch(report.clone()));
+        tasks.spawn(Arc::clone(self.signaling.ice()).watch(report.clone()));
         if let Some(tls) = &self.tls {
             tasks.spawn(tls.clone().watch(report));
         }

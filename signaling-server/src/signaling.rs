@@ -14,6 +14,7 @@ use crate::address::{ClientAddress, Proxies, Source};
 use crate::config::{Config, ConnectionCap, Delivery, LimitsConfig};
 use crate::connection::{Connection, Pace};
 use crate::hub::Hub;
+use crate::ice::{Ice, IceStartError};
 use crate::limits::{Caps, Occupancy, Place, Rate};
 use crate::metrics::{Disconnect, Metrics, UpgradeRefusal};
 use crate::outbox::{Capacity, Outbox};
@@ -28,6 +29,7 @@ const RESERVED_FILES: u64 = 1024 + 64;
 pub struct Signaling {
     hub: Arc<Hub>,
     access: Arc<Access>,
+    ice: Arc<Ice>,
     proxies: Proxies,
     occupancy: Arc<Occupancy>,
     bounds: Bounds,
@@ -43,6 +45,9 @@ pub enum StartError {
     /// The keys or tokens that `[access]` names can not be used.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The secrets that `[ice]` names can not be used.
+    #[error(transparent)]
+    Ice(#[from] IceStartError),
 }
 
 /// Where the service is in its life.
@@ -73,6 +78,7 @@ impl Signaling {
         };
         Ok(Arc::new(Self {
             access: Arc::new(Access::from_config(&config.access)?),
+            ice: Arc::new(Ice::from_config(&config.ice, &limits)?),
             proxies: Proxies::from_config(&config.proxy),
             occupancy: Occupancy::new(caps(&limits)),
             bounds: Bounds {
@@ -114,6 +120,12 @@ impl Signaling {
     #[must_use]
     pub fn access(&self) -> &Arc<Access> {
         &self.access
+    }
+
+    /// What peers are told of STUN and TURN servers.
+    #[must_use]
+    pub fn ice(&self) -> &Arc<Ice> {
+        &self.ice
     }
 
     /// Which proxies are believed.

@@ -109,6 +109,24 @@ fn a_bad_value_is_one_line_with_the_file_the_key_and_what_was_expected() {
             "[limits]\nwrite_deadline = \"2 years\"",
             "limits.write_deadline: expected at most 365 days, found \"2 years\"",
         ),
+        (
+            "[ice]\nturn = [\"turn:turn.test\"]",
+            "ice.secret_files: ice.turn expects the secret shared with its servers, here or in ice.secrets",
+        ),
+        (
+            "[ice]\nturn = [\"turn://turn.test\"]\nsecrets = [\"a-secret-of-sixteen\"]",
+            "ice.turn: \"turn://turn.test\" names no host; it is a name, an IPv4 address or an IPv6 address in brackets, right after the colon",
+        ),
+        (
+            "[ice]\nsecrets = [\"a-secret-of-sixteen\"]",
+            "ice.secrets: is set and not used: expected ice.turn to name the servers",
+        ),
+        (
+            "[ice]\nturn = [\"turn:a\", \"turn:b\", \"turn:c\"]\nsecrets = [\"a-secret-of-sixteen\", \"b-secret-of-sixteen\"]",
+            "ice.secrets: expected one for all or one for each of the 3 entries of ice.turn, found 2",
+        ),
+        ("[ice]\nturn = [\"turn:a\"]\nsecrets = [\"\"]", "ice.secrets: secret is empty"),
+        ("[ice]\nttl = \"8 days\"", "ice.ttl: validity is 691200 s, it takes 1 s to 604800 s"),
         ("[limits]\nwrite_deadline = 0", "limits.write_deadline: expected a duration longer than 0"),
         (
             "[server]\nlisten = \":4444\"",

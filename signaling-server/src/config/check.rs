@@ -2,7 +2,11 @@
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::{AccessConfig, AccessMode, Config, LimitsConfig, Period, ProxyProtocol, Size};
+use turn_config::credential::{SharedSecret, Ttl};
+use turn_config::ice::MAX_SERVERS;
+use turn_config::url::{StunUrl, TurnUrl};
+
+use super::{AccessConfig, AccessMode, Config, IceConfig, LimitsConfig, Period, ProxyProtocol, Size};
 
 /// A key at fault, and what was expected of it.
 pub(super) struct Fault {
@@ -34,6 +38,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
         return fault("proxy.protocol", "\"v2\" expects proxy.trusted to name the proxies");
     }
     check_access(&config.access)?;
+    check_ice(&config.ice)?;
     check_limits(&config.limits)?;
     check_level(&config.log.level)
 }
@@ -70,6 +75,51 @@ fn is_cookie_name_byte(byte: u8) -> bool {
 fn is_origin(text: &str) -> bool {
     let host = text.split_once("://").map(|(_, host)| host);
     matches!(text, "null" | "*") || host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
+}
+
+fn check_ice(ice: &IceConfig) -> Result<(), Fault> {
+    for (key, len) in [("ice.stun", ice.stun.len()), ("ice.turn", ice.turn.len())] {
+        if len > MAX_SERVERS {
+            return fault(key, format!("expected at most {MAX_SERVERS}, found {len}"));
+        }
+    }
+    if let Some(error) = ice.stun.iter().find_map(|url| url.parse::<StunUrl>().err()) {
+        return fault("ice.stun", error.to_string());
+    }
+    if let Some(error) = ice.turn.iter().find_map(|url| url.parse::<TurnUrl>().err()) {
+        return fault("ice.turn", error.to_string());
+    }
+    if let Some(error) = ice.secrets.iter().find_map(|secret| SharedSecret::new(secret.reveal()).err()) {
+        return fault("ice.secrets", error.to_string());
+    }
+    check_ice_secrets(ice)?;
+    if let Err(error) = Ttl::new(ice.ttl.duration()) {
+        return fault("ice.ttl", error.to_string());
+    }
+    nonzero("ice.reload_interval", ice.reload_interval)
+}
+
+fn check_ice_secrets(ice: &IceConfig) -> Result<(), Fault> {
+    let (inline, files, servers) = (ice.secrets.len(), ice.secret_files.len(), ice.turn.len());
+    let key = if inline > 0 { "ice.secrets" } else { "ice.secret_files" };
+    if inline > 0 && files > 0 {
+        return fault("ice.secrets", "expected either these or ice.secret_files, found both");
+    }
+    match inline + files {
+        0 if servers > 0 => {
+            let problem = "ice.turn expects the secret shared with its servers, here or in ice.secrets";
+            mismatch(key, "ice.turn", problem.to_owned())
+        }
+        0 => Ok(()),
+        _ if servers == 0 => fault(key, "is set and not used: expected ice.turn to name the servers"),
+        secrets if secrets == 1 || secrets == servers => Ok(()),
+        secrets => fault(
+            key,
+            format!(
+                "expected one for all or one for each of the {servers} entries of ice.turn, found {secrets}"
+            ),
+        ),
+    }
 }
 
 fn check_limits(limits: &LimitsConfig) -> Result<(), Fault> {
