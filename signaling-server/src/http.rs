@@ -29,7 +29,8 @@ const CONTENT_TYPE: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plai
 /// The routes for clients, to be served by [`Server`](crate::server::Server) or nested into another service.
 ///
 /// A WebSocket upgrade is accepted at every path. `GET /healthz` answers 200 while the process lives, `GET /readyz`
-/// 200 until the service drains and 503 from then on, `GET /ice` the ICE servers of `[ice]`; any other request gets 200 `okay`, as from the reference server.
+/// 200 until the service drains and 503 from then on, `GET /ice` the ICE servers of `[ice]`; any other request gets 200
+/// `okay`, as from the reference server.
 ///
 /// The limits per address need the client's address: serve the router with
 /// `into_make_service_with_connect_info::<SocketAddr>()`, else they are not applied. An embedding service sets the
