@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
+import { after } from 'node:test'
 
 const here = import.meta.dirname
 const startMs = 20_000
@@ -123,7 +124,10 @@ class Server {
 }
 
 const running = new Set()
-process.on('exit', () => running.forEach(child => child.kill('SIGKILL')))
+const killAll = () => running.forEach(child => child.kill('SIGKILL'))
+// A test that failed half-way must not keep this process waiting for the servers that it started.
+after(killAll)
+process.on('exit', killAll)
 
 /** Rejects with `what` unless `promise` settles within `ms`. */
 export function within (ms, what, promise) {
