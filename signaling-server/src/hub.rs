@@ -14,7 +14,7 @@ use wire::signal::Publish;
 
 use crate::frame::Frame;
 use crate::metrics::{Disconnect, MessageRefusal, Metrics, Sent};
-use crate::outbox::Outbox;
+use crate::outbox::{Flush, Outbox};
 use crate::room::{ConnectionId, Input, Output, Room, Route, Rules};
 
 /// Every room, and every connection.
@@ -149,8 +149,8 @@ impl Hub {
         self.retire_if_unused(topic, &hall, hosted);
     }
 
-    /// Sends a message on its way, to whoever is subscribed to its topic.
-    pub fn publish(&self, caller: &Caller, message: &Publish<'_>, now: Instant) {
+    /// Queues a message for whoever is subscribed to its topic. The outboxes that it went into are to be flushed.
+    pub fn publish(&self, caller: &Caller, message: &Publish<'_>, now: Instant, flush: &mut Flush) {
         let Some(hall) = self.existing(message.topic()) else { return };
         let mut hosted = hall.lock();
         if hosted.is_closed(now) {
@@ -159,19 +159,22 @@ impl Hub {
         }
         hosted.room.handle(now, Input::Publish { from: caller.id, message });
         while let Some(output) = hosted.room.poll() {
-            self.perform(&hosted.subscribers, output);
+            self.perform(&hosted.subscribers, output, flush);
         }
     }
 
-    fn perform(&self, subscribers: &HashMap<ConnectionId, Arc<Caller>>, output: Output) {
+    fn perform(&self, subscribers: &HashMap<ConnectionId, Arc<Caller>>, output: Output, flush: &mut Flush) {
         let Output::Deliver { message, to, route } = output else { return };
         let frame = Frame::text(message);
         let mut most_waiting = 0;
         let mut queued = 0;
         for caller in to.iter().filter_map(|id| subscribers.get(id)) {
             // One that is closing has been counted where it was closed.
-            let Ok(waiting) = caller.outbox.push(frame.clone()) else { continue };
-            most_waiting = most_waiting.max(waiting);
+            let Ok(outcome) = caller.outbox.push(frame.clone()) else { continue };
+            if outcome.flush {
+                flush.add(&caller.outbox);
+            }
+            most_waiting = most_waiting.max(outcome.waiting);
             queued += 1;
         }
         let kind = match route {

@@ -13,6 +13,7 @@ use crate::access::Grant;
 use crate::frame::Frame;
 use crate::hub::{Caller, Hub};
 use crate::metrics::{Disconnect, MessageRefusal, Received, Sent};
+use crate::outbox::Flush;
 
 /// What a session may hold.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +34,15 @@ pub struct Session {
     grant: Grant,
     bounds: Bounds,
     topics: HashSet<TopicName>,
+    /// What this connection published and has not flushed.
+    flush: Flush,
 }
 
 impl Session {
     /// A session without subscriptions.
     #[must_use]
     pub fn new(hub: Arc<Hub>, caller: Arc<Caller>, grant: Grant, bounds: Bounds) -> Self {
-        Self { hub, caller, grant, bounds, topics: HashSet::new() }
+        Self { hub, caller, grant, bounds, topics: HashSet::new(), flush: Flush::default() }
     }
 
     /// Acts on one message and says what it was. Junk is counted and ignored, as the reference server ignores it.
@@ -61,6 +64,17 @@ impl Session {
     /// Sends the pong that keeps a y-webrtc client from giving up on us.
     pub fn pong(&self) {
         self.reply(Bytes::from_static(PONG));
+    }
+
+    /// Whether what was published waits to be flushed.
+    #[must_use]
+    pub fn has_to_flush(&self) -> bool {
+        !self.flush.is_empty()
+    }
+
+    /// Writes some of what was published to the sockets of those it is for.
+    pub fn flush(&mut self) {
+        self.flush.turn();
     }
 
     /// The connection has ended.
@@ -131,7 +145,7 @@ impl Session {
     fn publish(&mut self, message: &Publish<'_>, now: Instant) {
         let topic = message.topic().as_bytes();
         if self.grant.may_publish(topic) {
-            return self.hub.publish(&self.caller, message, now);
+            return self.hub.publish(&self.caller, message, now, &mut self.flush);
         }
         let refusal = match self.grant.may_subscribe(topic) {
             true => MessageRefusal::ReadOnly,
@@ -145,7 +159,7 @@ impl Session {
         let metrics = self.hub.metrics();
         metrics.sent.inc(Sent::Pong);
         metrics.sent_bytes.add(Sent::Pong, frame.len() as u64);
-        // Closed: the connection is ending, and counted as such.
+        // The connection writes it at the end of this turn. Closed: it is ending, and counted as such.
         let _ = self.caller.outbox.push(frame);
     }
 }
