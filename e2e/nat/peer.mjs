@@ -102,6 +102,20 @@ export class Peer {
     await this.page.waitForFunction(message => window.heard.includes(message), message, { timeout: ms, polling: 20 })
   }
 
+  /** Sends for so many seconds; returns how many messages came meanwhile. */
+  talk (rate, size, seconds) {
+    return this.page.evaluate(async ([rate, size, seconds]) => {
+      const before = window.heard.length
+      const message = 'x'.repeat(size)
+      const start = performance.now()
+      for (let sent = 0, now; (now = (performance.now() - start) / 1000) < seconds;) {
+        for (; sent < now * rate; sent++) window.channel.send(message)
+        await new Promise(resolve => setTimeout(resolve, 5))
+      }
+      return window.heard.length - before
+    }, [rate, size, seconds])
+  }
+
   /** The local candidate that is in use: its type, and for a relay how it is reached. */
   path () {
     return this.page.evaluate(async () => {
@@ -113,4 +127,13 @@ export class Peer {
   }
 
   close () { return this.browser.close() }
+}
+
+export const onlyStun = ({ iceServers }) => iceServers.filter(({ username }) => !username)
+
+/** Lets two peers make a connection. Each asks /ice for itself, unless it is told which servers to use. */
+export async function connect (ana, ben, servers) {
+  await ana.begin(servers ?? (await ana.ice()).iceServers, ben)
+  await ben.begin(servers ?? (await ben.ice()).iceServers, ana)
+  await ana.answered(await ben.answer(await ana.offer()))
 }
