@@ -65,6 +65,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<R, W> {
             .max_write_buffer_size(READ_AT_ONCE)
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
+        // An empty rest may still hold the whole buffer that the handshake was read into.
+        let arrived = if arrived.is_empty() { Bytes::new() } else { arrived };
         Self { reader, writer, context: WebSocketContext::new(Role::Server, Some(config)), arrived }
     }
 
