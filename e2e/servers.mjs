@@ -11,7 +11,7 @@ const here = import.meta.dirname
 const startMs = 20_000
 
 const target = process.env.CARGO_TARGET_DIR ?? path.join(here, '../target')
-const ourBinary = process.env.SIGNALING_SERVER_BIN ?? path.join(target, 'debug/signaling-server')
+const ourBinary = process.env.E2E_SIGNALING_SERVER ?? path.join(target, 'debug/signaling-server')
 
 /** The server of this repository. It chooses its own port and says which, so nothing is guessed. */
 export const ours = {
@@ -66,7 +66,11 @@ async function startOurs ({ port = 0, env = {} } = {}) {
     throw new Error(`${ourBinary} is missing: run "cargo build -p signaling-server" first`)
   }
   const flags = ['--listen', `127.0.0.1:${port}`, '--metrics-listen', '127.0.0.1:0']
-  const server = new Server(spawn(ourBinary, flags, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] }))
+  // What is set for a server of whoever runs the tests is not meant for this one.
+  const inherited = Object.entries(process.env).filter(([name]) => name !== 'PORT' && !name.startsWith('SIGNALING_'))
+  const server = new Server(spawn(ourBinary, flags, {
+    env: { ...Object.fromEntries(inherited), ...env }, stdio: ['ignore', 'pipe', 'pipe']
+  }))
   server.url = (await server.line(/listening on (ws:\/\/\S+)/))[1]
   return server
 }
