@@ -142,10 +142,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     /// Reads, writes, and looks at the clock; an error is the reason to end.
     fn poll_open(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Disconnect> {
-        self.flush_receivers();
+        if let Some(session) = &mut self.session {
+            session.next_turn();
+            session.flush();
+        }
         self.poll_read(cx, now)?;
-        if self.session.as_ref().is_some_and(Session::has_to_flush) {
-            // Not before others had their turn: what they publish meanwhile goes out in the same writes.
+        if self.session.as_mut().is_some_and(Session::flush) {
+            // Goes to the end of the queue, behind all others that are ready.
             cx.waker().wake_by_ref();
         }
         self.check_clock(now)?;
@@ -207,13 +210,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if payload == nonce.to_be_bytes() {
             self.pinged = None;
             self.metrics.note_ping(now.saturating_duration_since(sent));
-        }
-    }
-
-    /// Writes what was published here a turn ago to those it was for.
-    fn flush_receivers(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.flush();
         }
     }
 

@@ -17,6 +17,10 @@ use crate::metrics::{Disconnect, MessageRefusal, Metrics, Sent};
 use crate::outbox::{Flush, Outbox};
 use crate::room::{ConnectionId, Input, Output, Room, Route, Rules};
 
+/// Publishes closer than this to each other are written together: so long takes the writing of one to a room of some
+/// dozens.
+const BUSY_GAP: Duration = Duration::from_micros(200);
+
 /// Every room, and every connection.
 #[derive(Debug)]
 pub struct Hub {
@@ -25,6 +29,9 @@ pub struct Hub {
     rooms: DashMap<TopicName, Arc<Hall>>,
     connections: DashMap<ConnectionId, Arc<Caller>>,
     next_id: AtomicU64,
+    started: Instant,
+    /// When the last publish was, in microseconds since `started`.
+    last_publish: AtomicU64,
 }
 
 /// One connection, as the hub and its operator know it.
@@ -79,6 +86,8 @@ impl Hub {
             rooms: DashMap::new(),
             connections: DashMap::new(),
             next_id: AtomicU64::new(1),
+            started: Instant::now(),
+            last_publish: AtomicU64::new(0),
         }
     }
 
@@ -152,6 +161,7 @@ impl Hub {
     /// Queues a message for whoever is subscribed to its topic. The outboxes that it went into are to be flushed.
     pub fn publish(&self, caller: &Caller, message: &Publish<'_>, now: Instant, flush: &mut Flush) {
         let Some(hall) = self.existing(message.topic()) else { return };
+        flush.wait_a_turn |= self.is_busy(now);
         let mut hosted = hall.lock();
         if hosted.is_closed(now) {
             self.metrics.refused.inc(MessageRefusal::RoomClosed);
@@ -161,6 +171,14 @@ impl Hub {
         while let Some(output) = hosted.room.poll() {
             self.perform(&hosted.subscribers, output, flush);
         }
+    }
+
+    /// Whether publishes follow each other so closely that it pays to write several at once.
+    fn is_busy(&self, now: Instant) -> bool {
+        let now = now.saturating_duration_since(self.started).as_micros();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let before = self.last_publish.swap(now, Ordering::Relaxed);
+        Duration::from_micros(now.saturating_sub(before)) < BUSY_GAP
     }
 
     fn perform(&self, subscribers: &HashMap<ConnectionId, Arc<Caller>>, output: Output, flush: &mut Flush) {

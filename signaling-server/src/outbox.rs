@@ -1,7 +1,8 @@
 //! What waits to be written to one socket: bounded in bytes and in messages.
 //!
-//! Whoever publishes puts frames into its receivers' outboxes and, a turn later, [flushes](Outbox::flush) them straight
-//! into the sockets: all that has gathered by then goes out in one write, and a receiver's task need not wake for it.
+//! Whoever publishes puts frames into its receivers' outboxes and [flushes](Outbox::flush) them straight into the
+//! sockets, so that no receiver's task need wake for it. On a busy server it does so a turn later: all that has gathered
+//! by then goes out in one write.
 //! Only when a socket takes no more does its own task take over, and waits until it does.
 //!
 //! When the next frame does not fit, the outbox closes, lets go of all it held, and its connection ends as a slow
@@ -229,7 +230,11 @@ fn wake(mut state: MutexGuard<'_, State>) {
 
 /// Outboxes that one task has filled and is to flush.
 #[derive(Debug, Default)]
-pub struct Flush(VecDeque<Arc<Outbox>>);
+pub struct Flush {
+    outboxes: VecDeque<Arc<Outbox>>,
+    /// Others are publishing too: what they publish before our next turn is to go out in the same writes.
+    pub(crate) wait_a_turn: bool,
+}
 
 impl Flush {
     /// Most outboxes flushed in one turn.
@@ -237,30 +242,32 @@ impl Flush {
 
     /// An outbox whose push asked for a flush.
     pub(crate) fn add(&mut self, outbox: &Arc<Outbox>) {
-        self.0.push_back(Arc::clone(outbox));
+        self.outboxes.push_back(Arc::clone(outbox));
     }
 
-    /// Flushes some; says whether all are done.
-    pub(crate) fn turn(&mut self) -> bool {
-        for outbox in self.0.drain(..self.0.len().min(Self::TURN)) {
+    /// Flushes some.
+    pub(crate) fn turn(&mut self) {
+        self.wait_a_turn = false;
+        for outbox in self.outboxes.drain(..self.outboxes.len().min(Self::TURN)) {
             outbox.flush();
         }
-        if self.0.is_empty() && self.0.capacity() > Self::TURN {
-            self.0 = VecDeque::new();
+        if self.outboxes.is_empty() && self.outboxes.capacity() > Self::TURN {
+            self.outboxes = VecDeque::new();
         }
-        self.0.is_empty()
     }
 
     /// Whether nothing is left to flush.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.outboxes.is_empty()
     }
 }
 
 impl Drop for Flush {
     /// What was claimed is flushed, whatever becomes of the task that claimed it.
     fn drop(&mut self) {
-        while !self.turn() {}
+        while !self.is_empty() {
+            self.turn();
+        }
     }
 }
 

@@ -66,15 +66,18 @@ impl Session {
         self.reply(Bytes::from_static(PONG));
     }
 
-    /// Whether what was published waits to be flushed.
-    #[must_use]
-    pub fn has_to_flush(&self) -> bool {
+    /// Writes what was published to the sockets of those it is for: some now, unless the server is busy, and some in
+    /// the next turn, if this says so.
+    pub(crate) fn flush(&mut self) -> bool {
+        if !self.flush.wait_a_turn {
+            self.flush.turn();
+        }
         !self.flush.is_empty()
     }
 
-    /// Writes some of what was published to the sockets of those it is for.
-    pub fn flush(&mut self) {
-        self.flush.turn();
+    /// The next turn has come.
+    pub(crate) fn next_turn(&mut self) {
+        self.flush.wait_a_turn = false;
     }
 
     /// The connection has ended.
