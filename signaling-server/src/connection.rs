@@ -251,7 +251,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let nonce = self.pinged.map_or(0, |(nonce, _)| nonce) + 1;
         self.pinged = Some((nonce, now));
         // Closed: the connection is ending, and counted as such.
-        let _ = self.outbox.push(Frame::ping(nonce.to_be_bytes().to_vec().into()));
+        let _ = self.outbox.push(Frame::ping(&nonce.to_be_bytes()));
     }
 
     fn is_paused(&mut self, now: Instant) -> bool {

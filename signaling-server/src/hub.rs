@@ -183,7 +183,7 @@ impl Hub {
 
     fn perform(&self, subscribers: &HashMap<ConnectionId, Arc<Caller>>, output: Output, flush: &mut Flush) {
         let Output::Deliver { message, to, route } = output else { return };
-        let frame = Frame::text(message);
+        let frame = Frame::text(&message);
         let mut most_waiting = 0;
         let mut queued = 0;
         for caller in to.iter().filter_map(|id| subscribers.get(id)) {

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use wire::frame::{Dialect, Keepalive, Kind};
 use wire::id::TopicName;
 use wire::signal::{self, PONG, Publish, Signal, Topics};
@@ -50,7 +49,7 @@ impl Session {
         let received = match Dialect::of(kind, payload) {
             Dialect::Signal => self.signal(kind, payload, now),
             Dialect::Keepalive(Keepalive::Ping) => {
-                self.reply(Bytes::from_static(b"pong"));
+                self.reply(b"pong");
                 Received::Loro
             }
             Dialect::Keepalive(Keepalive::Pong) | Dialect::Loro => Received::Loro,
@@ -63,7 +62,7 @@ impl Session {
 
     /// Sends the pong that keeps a y-webrtc client from giving up on us.
     pub fn pong(&self) {
-        self.reply(Bytes::from_static(PONG));
+        self.reply(PONG);
     }
 
     /// Writes what was published to the sockets of those it is for: some now, unless the server is busy, and some in
@@ -157,7 +156,7 @@ impl Session {
         self.hub.metrics().refused.inc(refusal);
     }
 
-    fn reply(&self, message: Bytes) {
+    fn reply(&self, message: &[u8]) {
         let frame = Frame::text(message);
         let metrics = self.hub.metrics();
         metrics.sent.inc(Sent::Pong);
