@@ -94,6 +94,8 @@ pub struct Damage {
 /// A part of a stored room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// Its entry in the list of rooms.
+    Entry,
     /// Its snapshot.
     Snapshot,
     /// One batch of its log.
@@ -107,7 +109,7 @@ impl Part {
         match self {
             Self::Snapshot => "; \"rooms cut ROOM snapshot\" takes it out alone".to_owned(),
             Self::Batch(seq) => format!("; \"rooms cut ROOM {seq}\" takes it out alone"),
-            Self::Log => String::new(),
+            Self::Entry | Self::Log => String::new(),
         }
     }
 }
@@ -115,6 +117,7 @@ impl Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Entry => f.write_str("its entry"),
             Self::Snapshot => f.write_str("its snapshot"),
             Self::Batch(seq) => write!(f, "batch {seq}"),
             Self::Log => f.write_str("its log"),

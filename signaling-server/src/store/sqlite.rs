@@ -103,6 +103,7 @@ impl SqliteStore {
         let lock = lock(&dir)?;
         let file = dir.join(schema::FILE);
         let connection = schema::create(&file)?;
+        schema::check_rooms(&connection, &file)?;
         let read = |error: rusqlite::Error| OpenError::disk(&file, error);
         let usage = Tables(&connection).usage().map_err(read)?;
         let data_version = Tables(&connection).data_version().map_err(read)?;
@@ -138,8 +139,8 @@ impl Store for SqliteStore {
     fn load(&self, room: &Room) -> Result<Option<Loaded>, StoreError> {
         // Before it is read: a sweep that comes in between spares it, and one that came before has taken it.
         self.shared.touched().insert(room.clone());
-        let found = self.readers.read(|connection, file| Ok(read::room(connection, file, room)?))?;
-        let Some(mut reading) = found else {
+        let reading = self.readers.read(|connection, file| Ok(read::room(connection, file, room)?))?;
+        let Some(mut reading) = reading else {
             self.shared.touched().remove(room);
             return Ok(None);
         };

@@ -25,11 +25,11 @@ pub(super) fn compact(
         None => tables.add_room(room, now)?,
     };
     tables.drop_log_through(&row, compaction.through)?;
-    tables.measure_log(&mut row)?;
-    tables.put_snapshot(room, &mut row, &compaction.snapshot)?;
+    tables.put_snapshot(room, &row, &compaction.snapshot)?;
+    tables.measure(&mut row)?;
     caps.admit_change(usage, before, row.size)?;
     row.used_at = now;
-    tables.keep_row(&row)?;
+    tables.keep_row(room, &row)?;
     Ok(Written { seq: compaction.through, generation: row.generation(), size: row.size })
 }
 
@@ -39,14 +39,14 @@ pub(super) fn cut(tables: &Tables<'_>, room: &Room, cut: &Cut) -> Result<CutOut,
     let removed = match cut {
         Cut::Batch(seq) => tables.drop_batch(&row, *seq)?,
         Cut::Author(author) => tables.drop_batches_of(&row, author)?,
-        Cut::Snapshot => tables.drop_snapshot(&mut row)?,
+        Cut::Snapshot => tables.drop_snapshot(&row)?,
     };
     if removed == 0 {
         return Err(StoreError::NothingToCut.into());
     }
     row.begin_generation();
-    tables.measure_log(&mut row)?;
-    tables.keep_row(&row)?;
+    tables.measure(&mut row)?;
+    tables.keep_row(room, &row)?;
     let batches = if *cut == Cut::Snapshot { 0 } else { removed as u64 };
     Ok(CutOut { batches, generation: row.generation(), size: row.size })
 }
@@ -61,9 +61,10 @@ pub(super) fn delete(tables: &Tables<'_>, room: &Room) -> Result<(), Fault> {
 pub(super) fn restore(tables: &Tables<'_>, room: &Room, from: &Loaded, now: SystemTime) -> Result<(), Fault> {
     let mut row = tables.add_room(room, now)?;
     if let Some(snapshot) = &from.snapshot {
-        tables.put_snapshot(room, &mut row, snapshot)?;
+        tables.put_snapshot(room, &row, snapshot)?;
     }
     debug_assert!(from.log.first().is_none_or(|first| first.seq > Seq::ZERO), "places count from 1");
-    tables.restore_log(room, &mut row, &from.log)?;
-    Ok(tables.keep_row(&row)?)
+    tables.restore_log(room, &row, &from.log)?;
+    tables.measure(&mut row)?;
+    Ok(tables.keep_row(room, &row)?)
 }

@@ -1,13 +1,14 @@
 //! Reading a room: everything is checked, and what is damaged is told apart from what is not.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode};
 use wire::sync::Room;
 
 use super::tables::{Row, Tables};
-use crate::store::{Damage, Loaded, Logged, Part};
+use crate::store::{Damage, Loaded, Logged, Part, StoreError};
 
 /// A room as far as it could be read.
 #[derive(Debug)]
@@ -27,10 +28,22 @@ pub(super) fn room(connection: &Connection, file: &Path, room: &Room) -> rusqlit
         return Ok(None);
     };
     let mut examiner = Examiner { tables, file, room, row, damage: Vec::new() };
+    if !examiner.row.is_intact {
+        examiner.note(Part::Entry, MISMATCH);
+    }
     let (snapshot, log) = (examiner.snapshot()?, examiner.log()?);
     let Examiner { row, damage, .. } = examiner;
     let loaded = Loaded { generation: row.generation(), snapshot, log, size: row.size };
     Ok(Some(Reading { loaded, damage }))
+}
+
+/// A room whose entry is damaged is not written to: where its batches belong is not certain.
+pub(super) fn check_row(file: &Path, room: &Room, row: &Row) -> Result<(), StoreError> {
+    if row.is_intact {
+        return Ok(());
+    }
+    let (file, room) = (file.to_owned(), room.clone());
+    Err(StoreError::Damaged(Arc::new(Damage { file, room, part: Part::Entry, problem: MISMATCH.to_owned() })))
 }
 
 struct Examiner<'a> {

@@ -35,6 +35,7 @@ CREATE TABLE room (
     log INTEGER NOT NULL,
     batches INTEGER NOT NULL,
     used_at INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
     UNIQUE (crdt, id)
 ) STRICT;
 CREATE TABLE batch (
@@ -69,6 +70,17 @@ pub enum OpenError {
         file: PathBuf,
         /// Its version.
         version: i32,
+    },
+    /// Which rooms there are can not be told for certain, so that one might be taken for new and begun again.
+    #[error(
+        "{}: the list of rooms is damaged: {problem}; nothing was changed: put back a copy, or if the problem is an \
+         index, run: sqlite3 {} REINDEX", file.display(), file.display()
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// Another server has it open.
     #[error("{}: data directory is in use by another server", .0.display())]
@@ -105,6 +117,18 @@ pub(super) fn create(file: &Path) -> Result<Connection, OpenError> {
         }
         Ok(())
     })
+}
+
+/// Whether every room is found under its name.
+pub(super) fn check_rooms(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let checked = connection.query_row("PRAGMA integrity_check(room)", (), |row| row.get::<_, String>(0));
+    match checked {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(problem) => {
+            Err(OpenError::Damaged { file: file.to_owned(), problem: problem.replace('\n', ", ") })
+        }
+        Err(error) => Err(OpenError::Damaged { file: file.to_owned(), problem: error.to_string() }),
+    }
 }
 
 /// Opens the database that is there, for reading and writing.

@@ -36,11 +36,25 @@ impl From<StoreError> for Fault {
 }
 
 impl Fault {
+    /// Whether it may be due to one of several writes alone, and comes soon enough to try each by itself.
+    pub(super) fn may_be_of_one(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        let code = error.sqlite_error_code();
+        matches!(
+            code,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::DiskFull | ErrorCode::ConstraintViolation)
+        )
+    }
+
     pub(super) fn at(self, file: &Path) -> StoreError {
         match self {
             Self::Store(error) => error,
             Self::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 StoreError::DiskFull { file: file.to_owned() }
+            }
+            Self::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                let problem = "another process holds the database locked".to_owned();
+                StoreError::Disk { file: file.to_owned(), problem }
             }
             Self::Sql(error) => StoreError::Disk { file: file.to_owned(), problem: error.to_string() },
         }
@@ -56,6 +70,8 @@ pub(super) struct Row {
     pub(super) next: u32,
     pub(super) size: RoomSize,
     pub(super) used_at: SystemTime,
+    /// Whether it is as it was written.
+    pub(super) is_intact: bool,
 }
 
 impl Row {
@@ -89,32 +105,37 @@ pub(super) struct Tables<'c>(pub(super) &'c Connection);
 impl Tables<'_> {
     pub(super) fn row(&self, room: &Room) -> rusqlite::Result<Option<Row>> {
         let mut statement = self.0.prepare_cached(
-            "SELECT number, edits, next, snapshot, log, batches, used_at FROM room WHERE crdt = ? AND id = ?",
+            "SELECT number, edits, next, snapshot, log, batches, used_at, checksum FROM room
+             WHERE crdt = ? AND id = ?",
         )?;
-        statement.query_row((crdt_text(room.crdt), room.id.as_str()), row_from).optional()
+        let name = (crdt_text(room.crdt), room.id.as_str());
+        statement.query_row(name, |row| row_from(room, row)).optional()
     }
 
+    /// Makes a room; the row is the caller's to keep.
     pub(super) fn add_room(&self, room: &Room, now: SystemTime) -> rusqlite::Result<Row> {
         let mut statement = self.0.prepare_cached(
-            "INSERT INTO room (crdt, id, edits, next, snapshot, log, batches, used_at)
-             VALUES (?, ?, 0, 1, 0, 0, 0, ?)",
+            "INSERT INTO room (crdt, id, edits, next, snapshot, log, batches, used_at, checksum)
+             VALUES (?, ?, 0, 1, 0, 0, 0, 0, 0)",
         )?;
-        let number = statement.insert((crdt_text(room.crdt), room.id.as_str(), millis(now)))?;
+        let number = statement.insert((crdt_text(room.crdt), room.id.as_str()))?;
         if number >= NUMBERS {
             return Err(rusqlite::Error::IntegralValueOutOfRange(0, number));
         }
-        Ok(Row { number, edits: 0, next: 1, size: RoomSize::default(), used_at: now })
+        Ok(Row { number, edits: 0, next: 1, size: RoomSize::default(), used_at: now, is_intact: true })
     }
 
     /// Writes back what has changed in a row.
-    pub(super) fn keep_row(&self, row: &Row) -> rusqlite::Result<()> {
+    pub(super) fn keep_row(&self, room: &Room, row: &Row) -> rusqlite::Result<()> {
         let mut statement = self.0.prepare_cached(
-            "UPDATE room SET edits = ?, next = ?, snapshot = ?, log = ?, batches = ?, used_at = ? WHERE number = ?",
+            "UPDATE room SET edits = ?, next = ?, snapshot = ?, log = ?, batches = ?, used_at = ?, checksum = ?
+             WHERE number = ?",
         )?;
         let RoomSize { snapshot, log, batches } = row.size;
         let size = (signed(snapshot), signed(log), signed(batches));
+        let (used_at, checksum) = (millis(row.used_at), row_checksum(room, row));
         statement
-            .execute((row.edits, row.next, size.0, size.1, size.2, millis(row.used_at), row.number))
+            .execute((row.edits, row.next, size.0, size.1, size.2, used_at, checksum, row.number))
             .map(drop)
     }
 
@@ -153,21 +174,17 @@ impl Tables<'_> {
         statement.execute(values).map(drop)
     }
 
-    /// Puts batches into an empty log, at the places that they had in another; the row is the caller's to keep.
-    pub(super) fn restore_log(&self, room: &Room, row: &mut Row, log: &[Logged]) -> rusqlite::Result<()> {
-        for Logged { seq, stored_at, batch } in log {
-            self.put_batch(room, row, *seq, *stored_at, batch)?;
-            row.next = seq.0.saturating_add(1);
-        }
-        self.measure_log(row)
+    /// Puts batches into an empty log, at the places that they had in another; the row is the caller's to measure and keep.
+    pub(super) fn restore_log(&self, room: &Room, row: &Row, log: &[Logged]) -> rusqlite::Result<()> {
+        log.iter()
+            .try_for_each(|logged| self.put_batch(room, row, logged.seq, logged.stored_at, &logged.batch))
     }
 
-    /// Puts the snapshot in place of one that there may be; the row is the caller's to keep.
-    pub(super) fn put_snapshot(&self, room: &Room, row: &mut Row, snapshot: &Bytes) -> rusqlite::Result<()> {
+    /// Puts the snapshot in place of one that there may be; the row is the caller's to measure and keep.
+    pub(super) fn put_snapshot(&self, room: &Room, row: &Row, snapshot: &Bytes) -> rusqlite::Result<()> {
         let mut statement = self
             .0
             .prepare_cached("INSERT OR REPLACE INTO snapshot (room, checksum, payload) VALUES (?, ?, ?)")?;
-        row.size.snapshot = snapshot.len() as u64;
         statement.execute((row.number, snapshot_checksum(room, snapshot), &snapshot[..])).map(drop)
     }
 
@@ -201,7 +218,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Takes the log out up to and with a batch; the row is the caller's to measure and keep.
+    /// Takes the log out up to and with a batch; like the other removals, it leaves the row to measure and keep.
     pub(super) fn drop_log_through(&self, row: &Row, through: Seq) -> rusqlite::Result<()> {
         let mut statement = self.0.prepare_cached("DELETE FROM batch WHERE place BETWEEN ? AND ?")?;
         statement.execute((row.places().0, row.place(through))).map(drop)
@@ -218,51 +235,64 @@ impl Tables<'_> {
         statement.execute((first, last, author.as_str()))
     }
 
-    /// Takes the snapshot out; the row is the caller's to keep.
-    pub(super) fn drop_snapshot(&self, row: &mut Row) -> rusqlite::Result<usize> {
-        row.size.snapshot = 0;
+    pub(super) fn drop_snapshot(&self, row: &Row) -> rusqlite::Result<usize> {
         self.0.prepare_cached("DELETE FROM snapshot WHERE room = ?")?.execute([row.number])
     }
 
-    /// Counts the log again.
-    pub(super) fn measure_log(&self, row: &mut Row) -> rusqlite::Result<()> {
+    /// Measures snapshot and log again; the row is the caller's to keep.
+    pub(super) fn measure(&self, row: &mut Row) -> rusqlite::Result<()> {
         let mut statement = self.0.prepare_cached(
-            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM batch WHERE place BETWEEN ? AND ?",
+            "SELECT count(*), coalesce(sum(length(payload)), 0), coalesce(max(place), 0),
+                 coalesce((SELECT length(payload) FROM snapshot WHERE room = ?3), 0)
+             FROM batch WHERE place BETWEEN ?1 AND ?2",
         )?;
-        let (batches, payload) =
-            statement.query_row(row.places(), |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?;
-        row.size.batches = batches;
-        row.size.log = payload + batches * BATCH_OVERHEAD;
-        Ok(())
+        let (first, last) = row.places();
+        statement.query_row((first, last, row.number), |found| {
+            let (batches, payload, last) = (unsigned(found, 0)?, unsigned(found, 1)?, seq_of(found.get(2)?));
+            row.size =
+                RoomSize { snapshot: unsigned(found, 3)?, log: payload + batches * BATCH_OVERHEAD, batches };
+            row.next = row.next.max(last.0.saturating_add(1));
+            Ok(())
+        })
     }
 
     pub(super) fn drop_room(&self, row: &Row) -> rusqlite::Result<()> {
         self.drop_log_through(row, Seq(u32::MAX))?;
-        self.0.prepare_cached("DELETE FROM snapshot WHERE room = ?")?.execute([row.number])?;
+        self.drop_snapshot(row)?;
         self.0.prepare_cached("DELETE FROM room WHERE number = ?")?.execute([row.number]).map(drop)
     }
 
     /// All rooms, by name. A row whose name is none is left out: there is no saying which room it is.
     pub(super) fn rooms(&self) -> rusqlite::Result<Vec<(Room, Row)>> {
-        self.listed("SELECT number, edits, next, snapshot, log, batches, used_at, crdt, id FROM room ORDER BY crdt, id", [])
+        self.listed(
+            "SELECT number, edits, next, snapshot, log, batches, used_at, checksum, crdt, id FROM room NOT INDEXED
+             ORDER BY crdt, id",
+            [],
+        )
     }
 
-    /// Those not used since then.
+    /// Those not used since then, as far as that is certain.
     pub(super) fn rooms_unused_since(&self, then: SystemTime) -> rusqlite::Result<Vec<(Room, Row)>> {
-        self.listed(
-            "SELECT number, edits, next, snapshot, log, batches, used_at, crdt, id FROM room WHERE used_at < ?",
+        let mut rooms = self.listed(
+            "SELECT number, edits, next, snapshot, log, batches, used_at, checksum, crdt, id FROM room
+             WHERE used_at < ?",
             [millis(then)],
-        )
+        )?;
+        rooms.retain(|(_, row)| row.is_intact);
+        Ok(rooms)
     }
 
     fn listed(&self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<Vec<(Room, Row)>> {
         let mut statement = self.0.prepare_cached(sql)?;
-        let rows = statement.query_map(values, |row| Ok((room_from(row)?, row_from(row)?)))?;
-        rows.filter_map(|row| match row {
-            Ok((room, row)) => room.map(|room| Ok((room, row))),
-            Err(error) => Some(Err(error)),
-        })
-        .collect()
+        let mut rows = statement.query(values)?;
+        let mut rooms = Vec::new();
+        while let Some(row) = rows.next()? {
+            if let Some(room) = room_from(row)? {
+                let row = row_from(&room, row)?;
+                rooms.push((room, row));
+            }
+        }
+        Ok(rooms)
     }
 
     pub(super) fn usage(&self) -> rusqlite::Result<Usage> {
@@ -282,25 +312,28 @@ pub(super) fn info(room: Room, row: &Row) -> RoomInfo {
     RoomInfo { room, generation: row.generation(), size: row.size, used_at: row.used_at }
 }
 
-fn row_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok(Row {
+fn row_from(room: &Room, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let mut found = Row {
         number: row.get(0)?,
         edits: row.get(1)?,
         next: row.get(2)?,
         size: RoomSize { snapshot: unsigned(row, 3)?, log: unsigned(row, 4)?, batches: unsigned(row, 5)? },
         used_at: time(unsigned(row, 6)?),
-    })
+        is_intact: false,
+    };
+    found.is_intact = row.get::<_, u32>(7)? == row_checksum(room, &found);
+    Ok(found)
 }
 
 fn room_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Room>> {
-    let (crdt, id): (String, String) = (row.get(7)?, row.get(8)?);
-    let crdt = Crdt::ALL.into_iter().find(|known| crdt_text(*known) == crdt);
-    Ok(crdt.zip(RoomId::try_from(id.as_str()).ok()).map(|(crdt, id)| Room { crdt, id }))
+    let (crdt, id) = (row.get_ref(8)?.as_str(), row.get_ref(9)?.as_str());
+    let crdt = Crdt::ALL.into_iter().find(|known| crdt == Ok(crdt_text(*known)));
+    let id = id.ok().and_then(|id| RoomId::try_from(id).ok());
+    Ok(crdt.zip(id).map(|(crdt, id)| Room { crdt, id }))
 }
 
 fn found_from(room: &Room, row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
-    let place: i64 = row.get(0)?;
-    let seq = Seq((place & i64::from(u32::MAX)) as u32);
+    let seq = seq_of(row.get(0)?);
     let stored_at = unsigned(row, 1)?;
     let author: String = row.get(2)?;
     let batch = Batch {
@@ -311,6 +344,20 @@ fn found_from(room: &Room, row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     };
     let is_intact = row.get::<_, u32>(5)? == batch_checksum(room, seq, signed(stored_at), &batch);
     Ok(Found { logged: Logged { seq, stored_at: time(stored_at), batch }, is_intact })
+}
+
+fn seq_of(place: i64) -> Seq {
+    Seq((place & i64::from(u32::MAX)) as u32)
+}
+
+fn row_checksum(room: &Room, row: &Row) -> u32 {
+    let mut hasher = room_hasher(room);
+    let RoomSize { snapshot, log, batches } = row.size;
+    let size = [signed(snapshot), signed(log), signed(batches)];
+    for number in [row.number, row.edits.into(), row.next.into(), millis(row.used_at)].iter().chain(&size) {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.finalize()
 }
 
 /// Over all that a row says and where it belongs, so that a row that strays into another room is found out too.

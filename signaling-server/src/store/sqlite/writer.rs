@@ -1,7 +1,7 @@
 //! The one thread that writes: it takes whatever is queued, writes it, syncs once, and only then answers.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,7 +10,7 @@ use wire::sync::Room;
 
 use super::queue::{Append, Queue, Request, Work};
 use super::tables::{Fault, Row, Tables};
-use super::{Shared, edit};
+use super::{Shared, edit, read};
 use crate::store::{Caps, Compaction, Event, Observer, RoomSize, StoreError, Usage, Written};
 
 /// How soon a change by another process is noticed while nothing is written.
@@ -60,7 +60,12 @@ impl Writer {
                     append.reply.tell(outcome);
                 }
             }
-            Err(error) => {
+            // So that a room on a bad page, or a batch too large for what is left of the disk, takes nobody with it.
+            Err(fault) if appends.len() > 1 && fault.may_be_of_one() => {
+                appends.into_iter().for_each(|append| self.append(vec![append]));
+            }
+            Err(fault) => {
+                let error = fault.at(&self.file);
                 self.report(&Event::Failed { writes: appends.len(), error: error.clone() });
                 for append in appends {
                     append.reply.tell(Err(error.clone()));
@@ -70,7 +75,7 @@ impl Writer {
     }
 
     /// Writes a group. One that a cap refuses is left out; if the disk refuses any, none is written.
-    fn try_append(&mut self, appends: &[Append]) -> Outcome<(Vec<Outcome<Written>>, Duration)> {
+    fn try_append(&mut self, appends: &[Append]) -> Result<(Vec<Outcome<Written>>, Duration), Fault> {
         self.transact(|writing| {
             let mut rows = HashMap::new();
             let outcomes = appends.iter().map(|append| match writing.append(&mut rows, append) {
@@ -79,8 +84,10 @@ impl Writer {
                 Err(failure) => Err(failure),
             });
             let outcomes = outcomes.collect::<Result<Vec<_>, _>>()?;
-            for row in rows.values().flatten() {
-                writing.tables().keep_row(row)?;
+            for (room, row) in &rows {
+                if let Some(row) = row {
+                    writing.tables().keep_row(room, row)?;
+                }
             }
             Ok(outcomes)
         })
@@ -123,9 +130,9 @@ impl Writer {
             let tables = writing.tables();
             let now = SystemTime::now();
             for room in touched.iter() {
-                if let Some(mut row) = tables.row(room)? {
+                if let Some(mut row) = tables.row(room)?.filter(|row| row.is_intact) {
                     row.used_at = now;
-                    tables.keep_row(&row)?;
+                    tables.keep_row(room, &row)?;
                 }
             }
             let mut swept = Vec::new();
@@ -150,6 +157,7 @@ impl Writer {
             writing.usage = writing.tables().usage()?;
             Ok(done)
         });
+        let outcome = outcome.map_err(|fault| fault.at(&self.file));
         if let Err(error @ (StoreError::Disk { .. } | StoreError::DiskFull { .. })) = &outcome {
             self.report(&Event::Failed { writes: 1, error: error.clone() });
         }
@@ -160,12 +168,12 @@ impl Writer {
     fn transact<T>(
         &mut self,
         work: impl FnOnce(&mut Writing<'_>) -> Result<T, Fault>,
-    ) -> Outcome<(T, Duration)> {
+    ) -> Result<(T, Duration), Fault> {
         let Self { connection, file, caps, shared, data_version, .. } = self;
         let seen = *data_version;
         let attempt = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut writing = Writing { transaction, caps: *caps, usage: shared.usage(), shared };
+            let mut writing = Writing { transaction, caps: *caps, usage: shared.usage(), shared, file };
             let version = writing.tables().data_version()?;
             if version != seen {
                 writing.usage = writing.tables().usage()?;
@@ -179,7 +187,7 @@ impl Writer {
             shared.set_usage(usage);
             Ok((done, commits.elapsed()))
         };
-        let outcome = attempt().map_err(|fault: Fault| fault.at(file));
+        let outcome = attempt();
         if self.data_version != seen {
             self.report(&Event::ChangedOutside);
         }
@@ -221,6 +229,7 @@ struct Writing<'w> {
     caps: Caps,
     usage: Usage,
     shared: &'w Shared,
+    file: &'w Path,
 }
 
 impl Writing<'_> {
@@ -233,6 +242,7 @@ impl Writing<'_> {
         let row = self.tables().row(room)?;
         if let Some(row) = &row {
             self.shared.check_sound(room, row.generation())?;
+            read::check_row(self.file, room, row)?;
         }
         Ok(row)
     }
