@@ -148,7 +148,7 @@ impl Batch {
 }
 
 /// A batch's place in its room's log, from 1. Never used twice in one [`Generation`], even if the log was emptied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u32);
 
 impl Seq {

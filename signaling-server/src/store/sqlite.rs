@@ -11,6 +11,7 @@
 
 mod archive;
 mod edit;
+mod fault;
 mod queue;
 mod read;
 mod schema;
@@ -32,8 +33,9 @@ use super::{
     Batch, Caps, Compaction, Cut, CutOut, Damage, Generation, Loaded, Observer, Reply, RoomInfo, Store,
     StoreError, Usage, Written,
 };
+use fault::Fault;
 use queue::{Append, Queue, Request};
-use tables::{Fault, Tables, info};
+use tables::{Tables, info};
 use writer::Writer;
 
 pub use archive::{Archive, ImportError, Salvage};

@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
 use wire::sync::Room;
 
-use super::tables::{Fault, Tables, info};
+use super::fault::Fault;
+use super::tables::{Tables, info};
 use super::{OpenError, edit, read, schema};
 use crate::store::{Cut, CutOut, Damage, Loaded, RoomInfo, StoreError};
 

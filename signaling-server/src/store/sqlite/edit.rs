@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use wire::sync::Room;
 
-use super::tables::{Fault, Row, Tables};
+use super::fault::Fault;
+use super::tables::{Row, Tables};
 use crate::store::{Caps, Compaction, Cut, CutOut, Loaded, Seq, StoreError, Usage, Written};
 
 /// Puts a snapshot in place of what it contains.

@@ -1,65 +1,17 @@
 //! Rooms as rows. Everything here happens within a transaction of the caller's.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rusqlite::types::Type;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
 use wire::sync::{Crdt, Room};
 use wire::{BatchId, RoomId};
 
-use crate::store::{
-    Author, BATCH_OVERHEAD, Batch, Generation, Kind, Logged, RoomInfo, RoomSize, Seq, StoreError, Usage,
-};
+use crate::store::{Author, BATCH_OVERHEAD, Batch, Generation, Kind, Logged, RoomInfo, RoomSize, Seq, Usage};
 
 /// Room numbers from here on leave no bits for the place in the log.
 const NUMBERS: i64 = 1 << 31;
-
-/// What makes an operation fail: the database, or a rule of the store.
-#[derive(Debug)]
-pub(super) enum Fault {
-    Sql(rusqlite::Error),
-    Store(StoreError),
-}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<StoreError> for Fault {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl Fault {
-    /// Whether it may be due to one of several writes alone, and comes soon enough to try each by itself.
-    pub(super) fn may_be_of_one(&self) -> bool {
-        let Self::Sql(error) = self else { return false };
-        let code = error.sqlite_error_code();
-        matches!(
-            code,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::DiskFull | ErrorCode::ConstraintViolation)
-        )
-    }
-
-    pub(super) fn at(self, file: &Path) -> StoreError {
-        match self {
-            Self::Store(error) => error,
-            Self::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                StoreError::DiskFull { file: file.to_owned() }
-            }
-            Self::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                let problem = "another process holds the database locked".to_owned();
-                StoreError::Disk { file: file.to_owned(), problem }
-            }
-            Self::Sql(error) => StoreError::Disk { file: file.to_owned(), problem: error.to_string() },
-        }
-    }
-}
 
 /// A room's row.
 #[derive(Clone, Debug)]

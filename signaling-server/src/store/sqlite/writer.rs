@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use wire::sync::Room;
 
+use super::fault::Fault;
 use super::queue::{Append, Queue, Request, Work};
-use super::tables::{Fault, Row, Tables};
+use super::tables::{Row, Tables};
 use super::{Shared, edit, read};
 use crate::store::{Caps, Compaction, Event, Observer, RoomSize, StoreError, Usage, Written};
 
