@@ -294,8 +294,8 @@ function promises (kind) {
       await b.settled()
     })
 
-    it('never lets a lib0 client think that the line is dead', async () => {
-      const client = new WebsocketClient(url)
+    it('never lets a lib0 client think that the line is dead', async t => {
+      const client = lib0Client(t, url)
       let ended
       const disconnect = new Promise(resolve => { ended = resolve })
       client.on('disconnect', ended)
@@ -305,7 +305,6 @@ function promises (kind) {
         client.on('message', message => { if (message.type === 'pong' && ++count === 3) resolve('three pongs') })
       })
       const what = await within(60_000, 'three pongs', Promise.race([pongs, disconnect.then(() => 'a disconnect')]))
-      client.destroy()
       assert.equal(what, 'three pongs')
     })
 
@@ -318,9 +317,9 @@ function promises (kind) {
       await client.settled()
     })
 
-    it('has its lib0 clients back after it was killed and started again', async () => {
+    it('has its lib0 clients back after it was killed and started again', async t => {
       const first = await kind.start()
-      const client = new WebsocketClient(first.url)
+      const client = lib0Client(t, first.url)
       const topic = room()
       // As y-webrtc does: whoever connects subscribes anew.
       client.on('connect', () => client.send({ type: 'subscribe', topics: [topic] }))
@@ -341,10 +340,16 @@ function promises (kind) {
       })
       other.publish(topic, 'welcome back')
       await again
-      client.destroy()
       await second.kill()
     })
   })
+}
+
+/** What y-webrtc connects with; gone when the test has ended. */
+function lib0Client (t, url) {
+  const client = new WebsocketClient(url)
+  t.after(() => client.destroy())
+  return client
 }
 
 async function request (url, { method = 'GET', path = '/', headers = {} }) {

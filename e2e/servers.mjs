@@ -5,12 +5,13 @@ import { existsSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
+import { after } from 'node:test'
 
 const here = import.meta.dirname
 const startMs = 20_000
 
 const target = process.env.CARGO_TARGET_DIR ?? path.join(here, '../target')
-const ourBinary = process.env.SIGNALING_SERVER_BIN ?? path.join(target, 'debug/signaling-server')
+const ourBinary = process.env.E2E_SIGNALING_SERVER ?? path.join(target, 'debug/signaling-server')
 
 /** The server of this repository. It chooses its own port and says which, so nothing is guessed. */
 export const ours = {
@@ -65,7 +66,11 @@ async function startOurs ({ port = 0, env = {} } = {}) {
     throw new Error(`${ourBinary} is missing: run "cargo build -p signaling-server" first`)
   }
   const flags = ['--listen', `127.0.0.1:${port}`, '--metrics-listen', '127.0.0.1:0']
-  const server = new Server(spawn(ourBinary, flags, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] }))
+  // What is set for a server of whoever runs the tests is not meant for this one.
+  const inherited = Object.entries(process.env).filter(([name]) => name !== 'PORT' && !name.startsWith('SIGNALING_'))
+  const server = new Server(spawn(ourBinary, flags, {
+    env: { ...Object.fromEntries(inherited), ...env }, stdio: ['ignore', 'pipe', 'pipe']
+  }))
   server.url = (await server.line(/listening on (ws:\/\/\S+)/))[1]
   return server
 }
@@ -123,7 +128,10 @@ class Server {
 }
 
 const running = new Set()
-process.on('exit', () => running.forEach(child => child.kill('SIGKILL')))
+const killAll = () => running.forEach(child => child.kill('SIGKILL'))
+// A test that failed half-way must not keep this process waiting for the servers that it started.
+after(killAll)
+process.on('exit', killAll)
 
 /** Rejects with `what` unless `promise` settles within `ms`. */
 export function within (ms, what, promise) {

@@ -30,6 +30,7 @@ for (const [name, { tests = [], nextest, code = 0 }, line, exit] of cases) {
     const stage = mkdtempSync(path.join(tmpdir(), 'command-'))
     try {
       play(stage, 'cc', 'exit 0')
+      play(stage, 'turnserver', 'exit 0')
       play(stage, 'cargo', `
         case "$1 $2" in
           "nextest --version") exit ${nextest ? 0 : 1} ;;

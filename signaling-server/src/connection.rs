@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
@@ -43,13 +42,11 @@ pub(crate) struct Pace {
     pub messages: Rate,
     /// Payload bytes read.
     pub bytes: Rate,
-    /// Bytes of one message.
-    pub max_message: usize,
 }
 
 /// A connection from its upgrade to its end.
-pub(crate) struct Connection<S> {
-    socket: Socket<S>,
+pub(crate) struct Connection<R, W> {
+    socket: Socket<R, W>,
     outbox: Arc<Outbox>,
     /// `None` once the connection is ending.
     session: Option<Session>,
@@ -64,7 +61,7 @@ pub(crate) struct Connection<S> {
     /// Nothing is read before.
     paused_until: Option<Instant>,
     ponged: Instant,
-    /// Since when how many bytes have been waiting for the stream.
+    /// Since when the stream takes nothing, and how few bytes have waited for it since.
     blocked: Option<(Instant, usize)>,
     expires: Option<Instant>,
     ending: Option<Ending>,
@@ -76,16 +73,14 @@ pub(crate) struct Connection<S> {
 /// The closing handshake.
 struct Ending {
     deadline: Instant,
-    last: Option<Frame>,
     /// Whether to wait until the other end has closed too.
     linger: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// A connection whose handshake is done; `arrived` came right behind it.
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
+    /// A connection whose handshake is done.
     pub(crate) fn new(
-        stream: S,
-        arrived: Bytes,
+        socket: Socket<R, W>,
         session: Session,
         outbox: Arc<Outbox>,
         pace: Pace,
@@ -94,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Self {
         let now = Instant::now();
         Self {
-            socket: Socket::new(stream, arrived, pace.max_message),
+            socket,
             outbox,
             session: Some(session),
             metrics,
@@ -147,9 +142,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads, writes, and looks at the clock; an error is the reason to end.
     fn poll_open(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Disconnect> {
+        if let Some(session) = &mut self.session {
+            session.next_turn();
+            session.flush();
+        }
         self.poll_read(cx, now)?;
-        self.poll_write(cx, now)?;
-        self.check_clock(now)
+        if self.session.as_mut().is_some_and(Session::flush) {
+            // Goes to the end of the queue, behind all others that are ready.
+            cx.waker().wake_by_ref();
+        }
+        self.check_clock(now)?;
+        self.poll_write(cx, now)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Disconnect> {
@@ -211,18 +214,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Disconnect> {
-        let (written, closing) = self.socket.poll_write(cx, &self.outbox);
-        if let Some(why) = closing {
+        let progress = self.socket.poll_write(cx, &self.outbox);
+        if let Some(why) = progress.closing {
             return Err(why);
         }
-        match written {
+        match progress.written {
             Poll::Ready(Ok(())) => self.blocked = None,
             Poll::Ready(Err(_)) => return Err(Disconnect::Network),
             Poll::Pending => {
-                let unwritten = self.socket.unwritten();
-                let progress = self.blocked.is_none_or(|(_, before)| unwritten != before);
-                if progress {
-                    self.blocked = Some((now, unwritten));
+                if self.blocked.is_none_or(|(_, before)| progress.waiting < before) {
+                    self.blocked = Some((now, progress.waiting));
                 }
             }
         }
@@ -250,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let nonce = self.pinged.map_or(0, |(nonce, _)| nonce) + 1;
         self.pinged = Some((nonce, now));
         // Closed: the connection is ending, and counted as such.
-        let _ = self.outbox.push(Frame::ping(nonce.to_be_bytes().to_vec().into()));
+        let _ = self.outbox.push(Frame::ping(&nonce.to_be_bytes()));
     }
 
     fn is_paused(&mut self, now: Instant) -> bool {
@@ -270,23 +271,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(session) = self.session.take() {
             session.end(why);
         }
-        let (last, deadline, linger) = match farewell(why) {
-            Farewell::None => (None, now, false),
-            Farewell::Answered => (None, now + CLOSE_DEADLINE, false),
-            Farewell::Close(code, reason) => (Some(Frame::close(code, reason)), now + CLOSE_DEADLINE, true),
+        let linger = match farewell(why) {
+            Farewell::None => return self.ending = Some(Ending { deadline: now, linger: false }),
+            Farewell::Answered => false,
+            Farewell::Close(code, reason) => {
+                self.outbox.push_last(Frame::close(code, reason));
+                true
+            }
         };
-        self.ending = Some(Ending { deadline, last, linger });
+        self.ending = Some(Ending { deadline: now + CLOSE_DEADLINE, linger });
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let Some(ending) = &mut self.ending else { return Poll::Ready(()) };
+        let Some(ending) = &self.ending else { return Poll::Ready(()) };
         if now >= ending.deadline {
             return Poll::Ready(());
         }
-        if ready!(self.socket.poll_write(cx, &self.outbox).0).is_err() {
+        if ready!(self.socket.poll_write(cx, &self.outbox).written).is_err() {
             return Poll::Ready(());
         }
-        if ready!(self.socket.poll_finish(cx, &mut ending.last)).is_err() || !ending.linger {
+        if ready!(self.socket.poll_shutdown(cx)).is_err() || !ending.linger {
             return Poll::Ready(());
         }
         self.socket.poll_discard(cx)
@@ -319,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-impl<S> Drop for Connection<S> {
+impl<R, W> Drop for Connection<R, W> {
     /// A task that is dropped, as at the end of the runtime, leaves its rooms too.
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {

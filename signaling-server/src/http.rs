@@ -17,12 +17,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::access::Grant;
 use crate::address::{ClientAddress, Peer};
 use crate::ice;
-use crate::limits::Place;
 use crate::metrics::UpgradeRefusal;
-use crate::signaling::{Signaling, Stage};
+use crate::signaling::{Guest, Signaling, Stage};
 
 const CONTENT_TYPE: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain")];
 
@@ -78,33 +76,24 @@ fn upgrade(signaling: &Arc<Signaling>, parts: &mut Parts) -> Result<Response, Up
     signaling.tasks().clone().spawn(async move {
         // The client may be gone before it has read our answer; then there is nothing to serve.
         if let Ok(upgraded) = pending.await {
-            serve(&signaling, upgraded, grant, client, place);
+            serve(&signaling, upgraded, Guest { grant, client, place });
         }
     });
     Ok(switching_protocols(&key, &parts.headers))
 }
 
-/// Hands the stream on as what it is: without hyper's wrapping it costs a connection less.
-fn serve(
-    signaling: &Signaling,
-    upgraded: Upgraded,
-    grant: Grant,
-    client: Option<ClientAddress>,
-    place: Place,
-) {
+/// Hands the stream on as what it is: anybody may write to a plain socket, and hyper's wrapping costs.
+fn serve(signaling: &Signaling, upgraded: Upgraded, guest: Guest) {
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => {
-            return signaling.serve(parts.io.into_inner(), parts.read_buf, grant, client, place);
-        }
+        Ok(parts) => return signaling.serve_tcp(parts.io.into_inner(), parts.read_buf, guest),
         Err(upgraded) => upgraded,
     };
     match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
-        Ok(parts) => signaling.serve(parts.io.into_inner(), parts.read_buf, grant, client, place),
-        Err(upgraded) => signaling.serve(TokioIo::new(upgraded), Bytes::new(), grant, client, place),
+        Ok(parts) => signaling.serve_stream(parts.io.into_inner(), parts.read_buf, guest),
+        Err(upgraded) => signaling.serve_stream(TokioIo::new(upgraded), Bytes::new(), guest),
     }
 }
 
-/// Who sent a request, unless an embedding service did not say.
 pub(crate) fn client(signaling: &Signaling, parts: &Parts) -> Option<ClientAddress> {
     let embedded = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| Peer::direct(info.0));
     let peer = parts.extensions.get::<Peer>().copied().or_else(embedded)?;

@@ -14,8 +14,12 @@ use wire::signal::Publish;
 
 use crate::frame::Frame;
 use crate::metrics::{Disconnect, MessageRefusal, Metrics, Sent};
-use crate::outbox::Outbox;
+use crate::outbox::{Flush, Outbox};
 use crate::room::{ConnectionId, Input, Output, Room, Route, Rules};
+
+/// Publishes closer than this to each other are written together: so long takes the writing of one to a room of some
+/// dozens.
+const BUSY_GAP: Duration = Duration::from_micros(200);
 
 /// Every room, and every connection.
 #[derive(Debug)]
@@ -25,6 +29,9 @@ pub struct Hub {
     rooms: DashMap<TopicName, Arc<Hall>>,
     connections: DashMap<ConnectionId, Arc<Caller>>,
     next_id: AtomicU64,
+    started: Instant,
+    /// When the last publish was, in microseconds since `started`.
+    last_publish: AtomicU64,
 }
 
 /// One connection, as the hub and its operator know it.
@@ -79,6 +86,8 @@ impl Hub {
             rooms: DashMap::new(),
             connections: DashMap::new(),
             next_id: AtomicU64::new(1),
+            started: Instant::now(),
+            last_publish: AtomicU64::new(0),
         }
     }
 
@@ -149,9 +158,10 @@ impl Hub {
         self.retire_if_unused(topic, &hall, hosted);
     }
 
-    /// Sends a message on its way, to whoever is subscribed to its topic.
-    pub fn publish(&self, caller: &Caller, message: &Publish<'_>, now: Instant) {
+    /// Queues a message for whoever is subscribed to its topic. The outboxes that it went into are to be flushed.
+    pub fn publish(&self, caller: &Caller, message: &Publish<'_>, now: Instant, flush: &mut Flush) {
         let Some(hall) = self.existing(message.topic()) else { return };
+        flush.wait_a_turn |= self.is_busy(now);
         let mut hosted = hall.lock();
         if hosted.is_closed(now) {
             self.metrics.refused.inc(MessageRefusal::RoomClosed);
@@ -159,19 +169,30 @@ impl Hub {
         }
         hosted.room.handle(now, Input::Publish { from: caller.id, message });
         while let Some(output) = hosted.room.poll() {
-            self.perform(&hosted.subscribers, output);
+            self.perform(&hosted.subscribers, output, flush);
         }
     }
 
-    fn perform(&self, subscribers: &HashMap<ConnectionId, Arc<Caller>>, output: Output) {
+    /// Whether publishes follow each other so closely that it pays to write several at once.
+    fn is_busy(&self, now: Instant) -> bool {
+        let now = now.saturating_duration_since(self.started).as_micros();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let before = self.last_publish.swap(now, Ordering::Relaxed);
+        Duration::from_micros(now.saturating_sub(before)) < BUSY_GAP
+    }
+
+    fn perform(&self, subscribers: &HashMap<ConnectionId, Arc<Caller>>, output: Output, flush: &mut Flush) {
         let Output::Deliver { message, to, route } = output else { return };
-        let frame = Frame::text(message);
+        let frame = Frame::text(&message);
         let mut most_waiting = 0;
         let mut queued = 0;
         for caller in to.iter().filter_map(|id| subscribers.get(id)) {
             // One that is closing has been counted where it was closed.
-            let Ok(waiting) = caller.outbox.push(frame.clone()) else { continue };
-            most_waiting = most_waiting.max(waiting);
+            let Ok(outcome) = caller.outbox.push(frame.clone()) else { continue };
+            if outcome.flush {
+                flush.add(&caller.outbox);
+            }
+            most_waiting = most_waiting.max(outcome.waiting);
             queued += 1;
         }
         let kind = match route {

@@ -17,10 +17,11 @@ use thiserror::Error;
 use turn_config::credential::OpaqueId;
 use turn_config::ice::{IceError, IceServers, TurnServerConfig};
 
+use crate::access::Refusal;
 use crate::config::{IceConfig, LimitsConfig};
 use crate::http::client;
 use crate::limits::{Caps, Occupancy, Rate};
-use crate::metrics::IceRefusal;
+use crate::metrics::Label;
 use crate::signaling::Signaling;
 use crate::watched::{Change, FileError, Watched};
 
@@ -46,6 +47,45 @@ pub enum IceStartError {
     /// A secret file of it.
     #[error("ice.secret_files: {0}")]
     File(#[from] FileError),
+}
+
+/// Why nobody was told of ICE servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IceRefusal {
+    /// 401 or 403: who asks may not come in.
+    Access(Refusal),
+    /// 429: the address asks too often.
+    Rate,
+}
+
+impl From<Refusal> for IceRefusal {
+    fn from(refusal: Refusal) -> Self {
+        Self::Access(refusal)
+    }
+}
+
+impl Label for IceRefusal {
+    const ALL: &'static [Self] = &{
+        let mut all = [Self::Rate; 1 + Refusal::ALL.len()];
+        let mut nth = 0;
+        while nth < Refusal::ALL.len() {
+            all[1 + nth] = Self::Access(Refusal::ALL[nth]);
+            nth += 1;
+        }
+        all
+    };
+    const NAME: &'static str = "reason";
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Access(refusal) => refusal.label(),
+            Self::Rate => "rate",
+        }
+    }
+
+    fn index(self) -> usize {
+        Self::ALL.iter().position(|label| *label == self).expect("every refusal is in the list")
+    }
 }
 
 impl Ice {

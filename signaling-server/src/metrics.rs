@@ -11,6 +11,7 @@ use prometheus::core::Collector;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::access::Refusal;
+use crate::ice::IceRefusal;
 
 /// A label's values: a closed set, each with its name in the exposition.
 pub trait Label: Copy + 'static {
@@ -119,45 +120,6 @@ impl Label for UpgradeRefusal {
             Self::AddressFull => "address_full",
             Self::Full => "full",
             Self::Draining => "draining",
-        }
-    }
-
-    fn index(self) -> usize {
-        Self::ALL.iter().position(|label| *label == self).expect("every refusal is in the list")
-    }
-}
-
-/// Why nobody was told of ICE servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IceRefusal {
-    /// 401 or 403: who asks may not come in.
-    Access(Refusal),
-    /// 429: the address asks too often.
-    Rate,
-}
-
-impl From<Refusal> for IceRefusal {
-    fn from(refusal: Refusal) -> Self {
-        Self::Access(refusal)
-    }
-}
-
-impl Label for IceRefusal {
-    const ALL: &'static [Self] = &{
-        let mut all = [Self::Rate; 1 + Refusal::ALL.len()];
-        let mut nth = 0;
-        while nth < Refusal::ALL.len() {
-            all[1 + nth] = Self::Access(Refusal::ALL[nth]);
-            nth += 1;
-        }
-        all
-    };
-    const NAME: &'static str = "reason";
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Access(refusal) => refusal.label(),
-            Self::Rate => "rate",
         }
     }
 

@@ -118,7 +118,7 @@ async fn rooms(State(signaling): State<Arc<Signaling>>, Query(page): Query<Page>
     match page.sort {
         Sort::Largest => reports.sort_by(|a, b| (b.subscribers, &a.topic).cmp(&(a.subscribers, &b.topic))),
         Sort::Busiest => {
-            reports.sort_by(|a, b| b.per_minute.total_cmp(&a.per_minute).then_with(|| a.topic.cmp(&b.topic)))
+            reports.sort_by(|a, b| b.per_minute.total_cmp(&a.per_minute).then_with(|| a.topic.cmp(&b.topic)));
         }
     }
     let total = reports.len();

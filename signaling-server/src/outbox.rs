@@ -1,23 +1,32 @@
 //! What waits to be written to one socket: bounded in bytes and in messages.
 //!
-//! Whoever publishes puts a frame in and goes on; the connection's own task takes everything that has gathered and
-//! writes it in one call. When the next frame does not fit, the outbox closes, lets go of all it held, and its
-//! connection ends as a slow consumer: nothing is ever left out of a stream that goes on.
+//! Whoever publishes puts frames into its receivers' outboxes and [flushes](Outbox::flush) them straight into the
+//! sockets, so that no receiver's task need wake for it. On a busy server it does so a turn later: all that has gathered
+//! by then goes out in one write.
+//! Only when a socket takes no more does its own task take over, and waits until it does.
+//!
+//! When the next frame does not fit, the outbox closes, lets go of all it held, and its connection ends as a slow
+//! consumer: nothing is ever left out of a stream that goes on.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
-use std::task::{Context, Waker};
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::frame::Frame;
 use crate::metrics::Disconnect;
 
 /// Queues with room for more frames than this are given back to the allocator when they run empty.
 const KEEP_CAPACITY: usize = 16;
+/// Most frames written at once.
+const WRITE_AT_ONCE: usize = 64;
 
 /// The bound of an outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// Bytes that may wait, those that are being written included.
+    /// Bytes that may wait.
     pub bytes: usize,
     /// Frames that may wait.
     pub frames: usize,
@@ -27,19 +36,34 @@ pub struct Capacity {
 #[derive(Debug)]
 pub struct Outbox {
     capacity: Capacity,
+    /// The socket, where anybody may write to it. A TLS stream belongs to its task alone.
+    socket: Option<Arc<OwnedWriteHalf>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Frame>,
-    /// Bytes in `queue`.
-    queued: usize,
-    /// Bytes that the connection has taken and not yet written.
-    in_flight: usize,
+    /// Bytes of the first frame that are written already.
+    written: usize,
+    /// Bytes in `queue`, less `written`.
+    waiting: usize,
+    /// Somebody has said that it will flush this outbox.
+    claimed: bool,
+    /// The socket takes no more, or has failed: only the connection's own task goes on.
+    blocked: bool,
     /// Set once; nothing is queued afterwards.
     closing: Option<Disconnect>,
     waker: Option<Waker>,
+}
+
+/// A frame was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Bytes that wait now.
+    pub waiting: usize,
+    /// Whether it is up to the caller to flush; otherwise somebody else is about to.
+    pub flush: bool,
 }
 
 /// The frame was not queued, since the connection is ending.
@@ -47,66 +71,90 @@ struct State {
 pub struct Closed;
 
 impl Outbox {
-    /// An empty outbox.
+    /// An empty outbox. With a `socket`, [`flush`](Self::flush) writes to it; without, it wakes the connection's task.
     #[must_use]
-    pub fn new(capacity: Capacity) -> Self {
-        Self { capacity, state: Mutex::default() }
+    pub fn new(capacity: Capacity, socket: Option<Arc<OwnedWriteHalf>>) -> Self {
+        Self { capacity, socket, state: Mutex::default() }
     }
 
-    /// Queues a frame, wakes the connection, and says how many bytes wait now. When the frame does not fit, the
-    /// connection is closed as a slow consumer and what waited is dropped with it.
-    pub fn push(&self, frame: Frame) -> Result<usize, Closed> {
+    /// Queues a frame, to be flushed by the caller if it is told so, or written by the connection's own task at the end
+    /// of its turn. When it does not fit, the connection is closed as a slow consumer and what waited is dropped
+    /// with it.
+    pub fn push(&self, frame: Frame) -> Result<Queued, Closed> {
         let mut state = self.lock();
         if state.closing.is_some() {
             return Err(Closed);
         }
-        let waiting = state.queued + state.in_flight + frame.len();
-        if waiting > self.capacity.bytes || state.queue.len() >= self.capacity.frames {
-            state.closing = Some(Disconnect::SlowConsumer);
+        if state.waiting + frame.len() > self.capacity.bytes || state.queue.len() >= self.capacity.frames {
             state.queue = VecDeque::new();
-            state.queued = 0;
-            wake(state);
+            (state.written, state.waiting) = (0, 0);
+            close(state, Disconnect::SlowConsumer);
             return Err(Closed);
         }
-        state.queued += frame.len();
+        state.waiting += frame.len();
         state.queue.push_back(frame);
-        // A connection that is writing comes back for more by itself.
-        if state.in_flight == 0 {
-            wake(state);
+        let flush = !std::mem::replace(&mut state.claimed, true);
+        Ok(Queued { waiting: state.waiting, flush })
+    }
+
+    /// Writes what waits, as far as the socket takes it at once. Never blocks.
+    pub fn flush(&self) {
+        let mut state = self.lock();
+        state.claimed = false;
+        if state.blocked || state.queue.is_empty() {
+            return;
         }
-        Ok(waiting)
+        if let Some(socket) = &self.socket {
+            let outcome = state.write(|slices| try_write(socket, slices));
+            if outcome.is_ok() {
+                return;
+            }
+            state.blocked = true;
+        }
+        wake(state);
     }
 
     /// Asks the connection to end, after it has written what was queued before. The first reason counts.
     pub fn close(&self, reason: Disconnect) {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.closing.is_none() {
-            state.closing = Some(reason);
-            wake(state);
+            close(state, reason);
         }
     }
 
-    /// Moves all frames that wait into `batch`, when that is empty; `unwritten` says how many bytes of it were left.
-    /// Registers the task to be woken by the next push or close. Says why the connection is to end, once it is.
-    pub(crate) fn take(
+    /// Queues the last frame, behind all others, once the connection is ending.
+    pub(crate) fn push_last(&self, frame: Frame) {
+        let mut state = self.lock();
+        state.waiting += frame.len();
+        state.queue.push_back(frame);
+    }
+
+    /// Writes what waits by way of `write`, on behalf of the connection's task, which is woken by the next flush that
+    /// needs it and by a close. `Ready` when all is written.
+    pub(crate) fn poll_write(
         &self,
         cx: &mut Context<'_>,
-        batch: &mut VecDeque<Frame>,
-        unwritten: usize,
-    ) -> Option<Disconnect> {
+        mut write: impl FnMut(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Progress {
         let mut state = self.lock();
-        state.in_flight = unwritten;
-        if batch.is_empty() && !state.queue.is_empty() {
-            std::mem::swap(&mut state.queue, batch);
-            state.in_flight = std::mem::take(&mut state.queued);
-        } else if batch.is_empty() {
-            give_back(batch);
-            give_back(&mut state.queue);
-        }
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
-        state.closing
+        state.claimed = false;
+        let mut blocked = false;
+        let outcome = state.write(|slices| match write(cx, slices) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => {
+                blocked = true;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        });
+        state.blocked = outcome.is_err();
+        Progress {
+            written: if blocked { Poll::Pending } else { Poll::Ready(outcome) },
+            waiting: state.waiting,
+            closing: state.closing,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,19 +162,171 @@ impl Outbox {
     }
 }
 
-/// Frees an empty queue that a burst has made large.
-fn give_back(queue: &mut VecDeque<Frame>) {
-    if queue.capacity() > KEEP_CAPACITY {
-        *queue = VecDeque::new();
+/// How far a connection's task has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) written: Poll<io::Result<()>>,
+    /// Bytes that still wait.
+    pub(crate) waiting: usize,
+    /// Why the connection is to end, once it is.
+    pub(crate) closing: Option<Disconnect>,
+}
+
+impl State {
+    /// Writes until nothing waits or `write` fails.
+    fn write(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<()> {
+        while !self.queue.is_empty() {
+            let count = self.write_some(&mut write)?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.advance(count);
+        }
+        if self.queue.capacity() > KEEP_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        Ok(())
+    }
+
+    /// Writes the first frames that wait, less what is written of them.
+    fn write_some(&self, write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+        let mut frames = self.queue.iter().map(Frame::as_bytes);
+        let first = frames.next().map_or(&[][..], |frame| &frame[self.written..]);
+        if self.queue.len() == 1 {
+            return write(&[IoSlice::new(first)]);
+        }
+        let mut slices = [IoSlice::new(first); WRITE_AT_ONCE];
+        for (slice, frame) in slices[1..].iter_mut().zip(frames) {
+            *slice = IoSlice::new(frame);
+        }
+        write(&slices[..self.queue.len().min(WRITE_AT_ONCE)])
+    }
+
+    /// So many more bytes are out.
+    fn advance(&mut self, count: usize) {
+        self.waiting -= count;
+        self.written += count;
+        while let Some(len) = self.queue.front().map(Frame::len).filter(|len| *len <= self.written) {
+            self.written -= len;
+            self.queue.pop_front();
+        }
     }
 }
 
-/// Wakes the task outside of the lock.
+/// One slice is a plain `send`, which costs the kernel less than a `writev`.
+fn try_write(socket: &OwnedWriteHalf, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    match slices {
+        [one] => socket.try_write(one),
+        several => socket.try_write_vectored(several),
+    }
+}
+
+fn close(mut state: MutexGuard<'_, State>, reason: Disconnect) {
+    state.closing = Some(reason);
+    wake(state);
+}
+
+/// Wakes the connection's task, outside of the lock.
 fn wake(mut state: MutexGuard<'_, State>) {
     let waker = state.waker.take();
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+/// Outboxes that one task has filled and is to flush.
+#[derive(Debug, Default)]
+pub struct Flush {
+    outboxes: VecDeque<Arc<Outbox>>,
+    /// Others are publishing too: what they publish before our next turn is to go out in the same writes.
+    pub(crate) wait_a_turn: bool,
+}
+
+impl Flush {
+    /// Most outboxes flushed in one turn.
+    const TURN: usize = 64;
+
+    /// An outbox whose push asked for a flush.
+    pub(crate) fn add(&mut self, outbox: &Arc<Outbox>) {
+        self.outboxes.push_back(Arc::clone(outbox));
+    }
+
+    /// Flushes some.
+    pub(crate) fn turn(&mut self) {
+        self.wait_a_turn = false;
+        for outbox in self.outboxes.drain(..self.outboxes.len().min(Self::TURN)) {
+            outbox.flush();
+        }
+        if self.outboxes.is_empty() && self.outboxes.capacity() > Self::TURN {
+            self.outboxes = VecDeque::new();
+        }
+    }
+
+    /// Whether nothing is left to flush.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outboxes.is_empty()
+    }
+}
+
+impl Drop for Flush {
+    /// What was claimed is flushed, whatever becomes of the task that claimed it.
+    fn drop(&mut self) {
+        while !self.is_empty() {
+            self.turn();
+        }
+    }
+}
+
+/// The write side of a socket that its outbox's flushers write to as well.
+#[derive(Debug)]
+pub(crate) struct SharedWriter(pub(crate) Arc<OwnedWriteHalf>);
+
+impl SharedWriter {
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&OwnedWriteHalf) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            match attempt(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.0.as_ref().as_ref().poll_write_ready(cx))?;
+                }
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+}
+
+impl tokio::io::AsyncWrite for SharedWriter {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll(cx, |socket| socket.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll(cx, |socket| try_write(socket, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket: &tokio::net::TcpStream = self.0.as_ref().as_ref();
+        Poll::Ready(socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write))
     }
 }
 
@@ -138,42 +338,76 @@ mod tests {
         Frame::encoded(vec![0; len].into())
     }
 
-    fn take(outbox: &Outbox) -> (usize, Option<Disconnect>) {
-        let mut batch = VecDeque::new();
-        let closing = outbox.take(&mut Context::from_waker(Waker::noop()), &mut batch, 0);
-        (batch.len(), closing)
+    fn outbox(bytes: usize, frames: usize) -> Outbox {
+        Outbox::new(Capacity { bytes, frames }, None)
+    }
+
+    /// Writes as far as a socket goes that takes `room` bytes, and says how many it took.
+    fn write(outbox: &Outbox, room: usize) -> (usize, Progress) {
+        let mut taken = 0;
+        let progress = outbox.poll_write(&mut Context::from_waker(Waker::noop()), |_, slices| {
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            let count = offered.min(room - taken);
+            taken += count;
+            if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+        });
+        (taken, progress)
     }
 
     #[test]
-    fn what_was_pushed_is_taken_at_once() {
-        let outbox = Outbox::new(Capacity { bytes: 100, frames: 10 });
-        for _ in 0..3 {
-            outbox.push(frame(10)).unwrap();
+    fn what_has_gathered_is_written_at_once() {
+        let outbox = outbox(100, 10);
+        assert_eq!(outbox.push(frame(10)), Ok(Queued { waiting: 10, flush: true }));
+        assert_eq!(outbox.push(frame(10)), Ok(Queued { waiting: 20, flush: false }), "one flush is enough");
+        let (taken, progress) = write(&outbox, 1000);
+        assert_eq!((taken, progress.waiting), (20, 0));
+        assert!(progress.written.is_ready());
+        outbox.flush();
+        assert!(outbox.push(frame(10)).unwrap().flush);
+    }
+
+    #[test]
+    fn what_a_connection_writes_itself_leaves_nothing_claimed() {
+        let outbox = outbox(100, 10);
+        outbox.push(frame(10)).unwrap();
+        write(&outbox, 1000);
+        assert!(outbox.push(frame(10)).unwrap().flush, "else nobody would ever flush again");
+    }
+
+    #[test]
+    fn a_write_goes_on_where_the_socket_stopped() {
+        let outbox = outbox(100, 10);
+        let bytes = |range: std::ops::Range<u8>| Frame::text(&range.collect::<Vec<u8>>());
+        outbox.push(bytes(0..20)).unwrap();
+        outbox.push(bytes(20..40)).unwrap();
+        let mut stream: Vec<u8> = Vec::new();
+        for room in [1, 2, 30, 100] {
+            let mut left = room;
+            let _ = outbox.poll_write(&mut Context::from_waker(Waker::noop()), |_, slices| {
+                let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                let count = offered.len().min(left);
+                left -= count;
+                stream.extend(&offered[..count]);
+                if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+            });
         }
-        assert_eq!(take(&outbox), (3, None));
-        assert_eq!(take(&outbox), (0, None));
+        let expected = [bytes(0..20).as_bytes(), bytes(20..40).as_bytes()].concat();
+        assert_eq!(stream, expected);
     }
 
     #[test]
     fn a_frame_that_does_not_fit_closes_the_outbox_and_frees_it() {
-        let outbox = Outbox::new(Capacity { bytes: 100, frames: 10 });
+        let outbox = outbox(100, 10);
         outbox.push(frame(60)).unwrap();
         assert_eq!(outbox.push(frame(60)), Err(Closed));
-        assert_eq!(take(&outbox), (0, Some(Disconnect::SlowConsumer)));
+        let (taken, progress) = write(&outbox, 1000);
+        assert_eq!((taken, progress.closing), (0, Some(Disconnect::SlowConsumer)));
         assert_eq!(outbox.push(frame(1)), Err(Closed), "nothing is left out of a stream that goes on");
     }
 
     #[test]
-    fn bytes_being_written_count() {
-        let outbox = Outbox::new(Capacity { bytes: 100, frames: 10 });
-        outbox.push(frame(60)).unwrap();
-        assert_eq!(take(&outbox), (1, None));
-        assert_eq!(outbox.push(frame(60)), Err(Closed));
-    }
-
-    #[test]
     fn many_small_frames_are_bounded_too() {
-        let outbox = Outbox::new(Capacity { bytes: 1000, frames: 2 });
+        let outbox = outbox(1000, 2);
         outbox.push(frame(1)).unwrap();
         outbox.push(frame(1)).unwrap();
         assert_eq!(outbox.push(frame(1)), Err(Closed));
@@ -181,9 +415,9 @@ mod tests {
 
     #[test]
     fn the_first_reason_to_close_counts() {
-        let outbox = Outbox::new(Capacity { bytes: 100, frames: 10 });
+        let outbox = outbox(100, 10);
         outbox.close(Disconnect::Operator);
         outbox.close(Disconnect::Drain);
-        assert_eq!(take(&outbox), (0, Some(Disconnect::Operator)));
+        assert_eq!(write(&outbox, 0).1.closing, Some(Disconnect::Operator));
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use wire::frame::{Dialect, Keepalive, Kind};
 use wire::id::TopicName;
 use wire::signal::{self, PONG, Publish, Signal, Topics};
@@ -13,6 +12,7 @@ use crate::access::Grant;
 use crate::frame::Frame;
 use crate::hub::{Caller, Hub};
 use crate::metrics::{Disconnect, MessageRefusal, Received, Sent};
+use crate::outbox::Flush;
 
 /// What a session may hold.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +33,15 @@ pub struct Session {
     grant: Grant,
     bounds: Bounds,
     topics: HashSet<TopicName>,
+    /// What this connection published and has not flushed.
+    flush: Flush,
 }
 
 impl Session {
     /// A session without subscriptions.
     #[must_use]
     pub fn new(hub: Arc<Hub>, caller: Arc<Caller>, grant: Grant, bounds: Bounds) -> Self {
-        Self { hub, caller, grant, bounds, topics: HashSet::new() }
+        Self { hub, caller, grant, bounds, topics: HashSet::new(), flush: Flush::default() }
     }
 
     /// Acts on one message and says what it was. Junk is counted and ignored, as the reference server ignores it.
@@ -47,7 +49,7 @@ impl Session {
         let received = match Dialect::of(kind, payload) {
             Dialect::Signal => self.signal(kind, payload, now),
             Dialect::Keepalive(Keepalive::Ping) => {
-                self.reply(Bytes::from_static(b"pong"));
+                self.reply(b"pong");
                 Received::Loro
             }
             Dialect::Keepalive(Keepalive::Pong) | Dialect::Loro => Received::Loro,
@@ -60,7 +62,21 @@ impl Session {
 
     /// Sends the pong that keeps a y-webrtc client from giving up on us.
     pub fn pong(&self) {
-        self.reply(Bytes::from_static(PONG));
+        self.reply(PONG);
+    }
+
+    /// Writes what was published to the sockets of those it is for: some now, unless the server is busy, and some in
+    /// the next turn, if this says so.
+    pub(crate) fn flush(&mut self) -> bool {
+        if !self.flush.wait_a_turn {
+            self.flush.turn();
+        }
+        !self.flush.is_empty()
+    }
+
+    /// The next turn has come.
+    pub(crate) fn next_turn(&mut self) {
+        self.flush.wait_a_turn = false;
     }
 
     /// The connection has ended.
@@ -131,7 +147,7 @@ impl Session {
     fn publish(&mut self, message: &Publish<'_>, now: Instant) {
         let topic = message.topic().as_bytes();
         if self.grant.may_publish(topic) {
-            return self.hub.publish(&self.caller, message, now);
+            return self.hub.publish(&self.caller, message, now, &mut self.flush);
         }
         let refusal = match self.grant.may_subscribe(topic) {
             true => MessageRefusal::ReadOnly,
@@ -140,12 +156,12 @@ impl Session {
         self.hub.metrics().refused.inc(refusal);
     }
 
-    fn reply(&self, message: Bytes) {
+    fn reply(&self, message: &[u8]) {
         let frame = Frame::text(message);
         let metrics = self.hub.metrics();
         metrics.sent.inc(Sent::Pong);
         metrics.sent_bytes.add(Sent::Pong, frame.len() as u64);
-        // Closed: the connection is ending, and counted as such.
+        // The connection writes it at the end of this turn. Closed: it is ending, and counted as such.
         let _ = self.caller.outbox.push(frame);
     }
 }

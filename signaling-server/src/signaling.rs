@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, AccessError, Grant};
@@ -17,9 +18,10 @@ use crate::hub::Hub;
 use crate::ice::{Ice, IceStartError};
 use crate::limits::{Caps, Occupancy, Place, Rate};
 use crate::metrics::{Disconnect, Metrics, UpgradeRefusal};
-use crate::outbox::{Capacity, Outbox};
+use crate::outbox::{Capacity, Outbox, SharedWriter};
 use crate::room::{self, Rules};
 use crate::session::{Bounds, Session};
+use crate::socket::Socket;
 
 /// Open files that are not WebSockets: listeners, files, handshakes under way.
 const RESERVED_FILES: u64 = 1024 + 64;
@@ -34,6 +36,7 @@ pub struct Signaling {
     occupancy: Arc<Occupancy>,
     bounds: Bounds,
     pace: Pace,
+    max_message: usize,
     capacity: Capacity,
     stage: AtomicU8,
     tasks: TaskTracker,
@@ -95,8 +98,8 @@ impl Signaling {
                     per_second: limits.bytes_per_second.get() as f64,
                     burst: limits.bytes_burst.get() as f64,
                 },
-                max_message: limits.max_message.get(),
             },
+            max_message: limits.max_message.get(),
             capacity: Capacity { bytes: limits.outbound_queue.get(), frames: limits.outbound_frames },
             hub: Arc::new(Hub::new(rules, metrics)),
             stage: AtomicU8::new(Stage::Ready as u8),
@@ -171,26 +174,38 @@ impl Signaling {
         self.occupancy.admit(limited.map(|client| client.key()), Instant::now())
     }
 
-    /// Serves an upgraded stream in a task of its own. `arrived` came right behind the handshake.
-    pub(crate) fn serve<S>(
-        &self,
-        stream: S,
-        arrived: Bytes,
-        grant: Grant,
-        client: Option<ClientAddress>,
-        place: Place,
-    ) where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    /// Serves an upgraded TCP stream in a task of its own. `arrived` came right behind the handshake.
+    pub(crate) fn serve_tcp(&self, stream: TcpStream, arrived: Bytes, guest: Guest) {
+        let (reader, writer) = stream.into_split();
+        let writer = Arc::new(writer);
+        let outbox = Outbox::new(self.capacity, Some(Arc::clone(&writer)));
+        self.serve(reader, SharedWriter(writer), outbox, arrived, guest);
+    }
+
+    /// Serves any other upgraded stream, to which only its own task can write.
+    pub(crate) fn serve_stream<S>(&self, stream: S, arrived: Bytes, guest: Guest)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let outbox = Arc::new(Outbox::new(self.capacity));
-        let caller = self.hub.connect(client.map(|client| client.ip()), Arc::clone(&outbox));
+        let (reader, writer) = tokio::io::split(stream);
+        self.serve(reader, writer, Outbox::new(self.capacity, None), arrived, guest);
+    }
+
+    fn serve<R, W>(&self, reader: R, writer: W, outbox: Outbox, arrived: Bytes, guest: Guest)
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let outbox = Arc::new(outbox);
+        let caller = self.hub.connect(guest.client.map(|client| client.ip()), Arc::clone(&outbox));
         if self.stage() == Stage::Closing {
             outbox.close(Disconnect::Drain);
         }
-        let expires = grant.expires();
-        let session = Session::new(Arc::clone(&self.hub), caller, grant, self.bounds);
+        let expires = guest.grant.expires();
+        let socket = Socket::new(reader, writer, arrived, self.max_message);
+        let session = Session::new(Arc::clone(&self.hub), caller, guest.grant, self.bounds);
         let metrics = Arc::clone(self.metrics());
-        let connection = Connection::new(stream, arrived, session, outbox, self.pace, metrics, place);
+        let connection = Connection::new(socket, session, outbox, self.pace, metrics, guest.place);
         self.tasks.spawn(connection.expiring(expires).run());
     }
 
@@ -198,6 +213,14 @@ impl Signaling {
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
+}
+
+/// Somebody who has been let in.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) grant: Grant,
+    pub(crate) client: Option<ClientAddress>,
+    pub(crate) place: Place,
 }
 
 fn rate(per_second: u32, burst: u32) -> Rate {

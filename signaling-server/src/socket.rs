@@ -1,11 +1,10 @@
 //! A WebSocket over any byte stream: messages in, ready-made frames out.
 //!
 //! Reading is tungstenite's, which never sees the stream: it is fed what has arrived, so that a connection at rest holds
-//! no read buffer. Writing is ours: whatever frames have gathered go out in one vectored write, uncopied.
+//! no read buffer. What is written are the frames of an outbox, as they are.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -17,12 +16,10 @@ use wire::frame::Kind;
 
 use crate::frame::Frame;
 use crate::metrics::Disconnect;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Progress};
 
 /// Most bytes taken from a stream at once.
 const READ_AT_ONCE: usize = 16 * 1024;
-/// Most frames written at once, two slices each.
-const WRITE_AT_ONCE: usize = 32;
 /// What tungstenite keeps for a connection at rest.
 const READ_BUFFER: usize = 512;
 
@@ -51,36 +48,26 @@ pub(crate) enum ReadError {
     Violation(Disconnect),
 }
 
-pub(crate) struct Socket<S> {
-    stream: S,
+pub(crate) struct Socket<R, W> {
+    reader: R,
+    writer: W,
     context: WebSocketContext,
     /// Arrived, and not decoded yet.
     arrived: Bytes,
-    /// Being written: of the first frame, `written` bytes are out.
-    batch: VecDeque<Frame>,
-    written: usize,
-    unwritten: usize,
-    unflushed: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<R, W> {
     /// A WebSocket whose handshake is done. `arrived` came right behind the handshake.
-    pub(crate) fn new(stream: S, arrived: Bytes, max_message: usize) -> Self {
+    pub(crate) fn new(reader: R, writer: W, arrived: Bytes, max_message: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_write_buffer_size(READ_AT_ONCE)
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
-        Self {
-            stream,
-            context: WebSocketContext::new(Role::Server, Some(config)),
-            arrived,
-            batch: VecDeque::new(),
-            written: 0,
-            unwritten: 0,
-            unflushed: false,
-        }
+        // An empty rest may still hold the whole buffer that the handshake was read into.
+        let arrived = if arrived.is_empty() { Bytes::new() } else { arrived };
+        Self { reader, writer, context: WebSocketContext::new(Role::Server, Some(config)), arrived }
     }
 
     /// The next thing that arrived. Answers to control frames are put into `outbox`.
@@ -93,95 +80,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if let Some(event) = self.decode(outbox) {
                 return Poll::Ready(event);
             }
-            self.arrived = ready!(poll_bytes(Pin::new(&mut self.stream), cx)).ok_or(ReadError::Gone)?;
+            self.arrived = ready!(poll_bytes(Pin::new(&mut self.reader), cx)).ok_or(ReadError::Gone)?;
         }
     }
 
     /// Reads and forgets; ready at the stream's end.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while ready!(poll_bytes(Pin::new(&mut self.stream), cx)).is_some() {}
+        while ready!(poll_bytes(Pin::new(&mut self.reader), cx)).is_some() {}
         Poll::Ready(())
     }
 
-    /// Writes what the outbox holds. `Ready` when all is written, `Pending` while the stream takes no more.
-    pub(crate) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        outbox: &Outbox,
-    ) -> (Poll<io::Result<()>>, Option<Disconnect>) {
-        loop {
-            let closing = outbox.take(cx, &mut self.batch, self.unwritten);
-            if self.batch.is_empty() {
-                return (self.poll_flush(cx), closing);
-            }
-            if self.unwritten == 0 {
-                self.unwritten = self.batch.iter().map(Frame::len).sum();
-            }
-            match self.poll_write_batch(cx) {
-                Poll::Ready(Ok(())) => {}
-                unfinished => return (unfinished, closing),
-            }
+    /// Writes what the outbox holds.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Progress {
+        let writer = &mut self.writer;
+        let mut progress =
+            outbox.poll_write(cx, |cx, slices| Pin::new(&mut *writer).poll_write_vectored(cx, slices));
+        if matches!(progress.written, Poll::Ready(Ok(()))) {
+            progress.written = Pin::new(writer).poll_flush(cx);
         }
+        progress
     }
 
-    /// Writes one last frame behind what is being written, and ends the stream's write side.
-    pub(crate) fn poll_finish(
-        &mut self,
-        cx: &mut Context<'_>,
-        last: &mut Option<Frame>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(last) = last.take() {
-            self.unwritten += last.len();
-            self.batch.push_back(last);
-        }
-        ready!(self.poll_write_batch(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    /// Bytes taken from the outbox and not written yet.
-    pub(crate) fn unwritten(&self) -> usize {
-        self.unwritten
-    }
-
-    fn poll_write_batch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.batch.is_empty() {
-            let mut slices = [IoSlice::new(&[]); 2 * WRITE_AT_ONCE];
-            let mut used = 0;
-            let mut skip = self.written;
-            for part in self.batch.iter().take(WRITE_AT_ONCE).flat_map(Frame::parts) {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                if skipped < part.len() {
-                    slices[used] = IoSlice::new(&part[skipped..]);
-                    used += 1;
-                }
-            }
-            let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..used]))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.unflushed = true;
-            self.advance(count);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// So many more bytes are out.
-    fn advance(&mut self, count: usize) {
-        self.unwritten -= count;
-        self.written += count;
-        while let Some(len) = self.batch.front().map(Frame::len).filter(|len| *len <= self.written) {
-            self.written -= len;
-            self.batch.pop_front();
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
+    /// Ends the stream's write side.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(cx)
     }
 
     /// Decodes from what has arrived; `None` when that is used up.

@@ -1,4 +1,5 @@
 //! The service inside of another one's router.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

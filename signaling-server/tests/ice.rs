@@ -1,4 +1,5 @@
 //! `GET /ice` over real sockets: who is told of which servers, and who is not.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What operators see, and can do, on the listener of their own.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

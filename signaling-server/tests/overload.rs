@@ -1,4 +1,5 @@
 //! Every limit holds, says what it refused, and leaves the others alone.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -10,6 +11,7 @@ use signaling_server::config::{ConnectionCap, Period, Size};
 use support::{Client, TestServer, frame, upgrade_status};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 fn refused(reason: &str) -> String {
     format!(r#"signaling_messages_refused_total{{reason="{reason}"}}"#)
@@ -67,8 +69,7 @@ async fn connections_of_one_address_are_limited_before_the_upgrade() {
     .await;
     let url = server.url();
     let from = |address| [("x-forwarded-for", address)];
-    let mut request =
-        tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(&url).unwrap();
+    let mut request = url.as_str().into_client_request().unwrap();
     request.headers_mut().insert("x-forwarded-for", "2001:db8::1".parse().unwrap());
     let (held, _) = tokio_tungstenite::connect_async(request).await.unwrap();
     assert_eq!(upgrade_status(&url, &from("2001:db8::2")).await, 429, "the same /64");

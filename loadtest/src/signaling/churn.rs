@@ -21,6 +21,8 @@ use crate::{
 
 /// Memory is looked at after each so-many-th part of the cycles.
 const PARTS: u32 = 10;
+/// A server that keeps what left runs out of sockets, and every further cycle waits its full time in vain.
+const GIVE_UP_AFTER: u32 = 100;
 /// How long the server may take to notice the last ones that left.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,7 @@ pub(super) fn run(settings: &Settings, cycles: u32, concurrency: usize) -> anyho
         cycles,
         begun: AtomicU32::new(0),
         done: AtomicU32::new(0),
+        failed: AtomicU32::new(0),
         errors: Mutex::default(),
     };
     let before = churn.resident();
@@ -45,9 +48,13 @@ pub(super) fn run(settings: &Settings, cycles: u32, concurrency: usize) -> anyho
         parts = churn.watch(started);
     });
     let elapsed = started.elapsed();
+    let (done, failed) = (churn.done.load(Relaxed), churn.failed.load(Relaxed));
     let ghosts = churn.ghosts(SETTLE);
     let mut report = Report::new("signaling, churn");
     churn.describe(&mut report, elapsed, before, &parts);
+    if done + failed < cycles {
+        report.fail(format!("given up after {done} of {cycles} cycles"));
+    }
     report.number("ghost_subscribers", ghosts.map(|ghosts| ghosts as f64));
     if let Some(ghosts) = ghosts.filter(|ghosts| *ghosts > 0) {
         report.fail(format!("{ghosts} of those that left are still subscribed"));
@@ -62,21 +69,31 @@ struct Churn<'a> {
     cycles: u32,
     begun: AtomicU32,
     done: AtomicU32,
+    failed: AtomicU32,
     errors: Mutex<Errors>,
 }
 
 impl Churn<'_> {
+    /// Visits until there have been enough, of whichever kind.
     fn work(&self) {
-        loop {
+        while self.failed.load(Relaxed) < GIVE_UP_AFTER {
             let nth = self.begun.fetch_add(1, Relaxed);
             if nth >= self.cycles {
                 return;
             }
-            if let Err(error) = cycle(&self.settings.target, &self.topic, nth.is_multiple_of(2)) {
-                self.errors.lock().expect("no worker panics").add(&error);
-            }
-            self.done.fetch_add(1, Relaxed);
+            match cycle(&self.settings.target, &self.topic, nth.is_multiple_of(2)) {
+                Ok(()) => self.done.fetch_add(1, Relaxed),
+                Err(error) => {
+                    self.errors.lock().expect("no worker panics").add(&error);
+                    self.failed.fetch_add(1, Relaxed)
+                }
+            };
         }
+    }
+
+    fn is_over(&self) -> bool {
+        let failed = self.failed.load(Relaxed);
+        failed >= GIVE_UP_AFTER || self.done.load(Relaxed) + failed >= self.cycles
     }
 
     /// The server's memory after each part of the cycles.
@@ -89,7 +106,7 @@ impl Churn<'_> {
             {
                 parts.push(self.resident());
             }
-            if done >= self.cycles {
+            if self.is_over() {
                 return parts;
             }
             if Instant::now() >= line_at {
@@ -131,7 +148,7 @@ impl Churn<'_> {
         report.number("server_rss_peak_bytes", bytes(parts.iter().copied().flatten().max()));
         report.number("server_rss_end_bytes", bytes(last));
         let grown = first.zip(last).map(|(first, last)| last as f64 - first as f64);
-        let later = f64::from(self.cycles) * 0.9;
+        let later = f64::from(self.done.load(Relaxed)) - f64::from(self.cycles) * 0.1;
         report.number("server_growth_bytes_per_cycle", grown.map(|grown| grown / later));
         let kib: Vec<_> = parts.iter().flatten().map(|bytes| grouped(bytes / 1024)).collect();
         if !kib.is_empty() {

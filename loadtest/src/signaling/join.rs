@@ -132,7 +132,7 @@ impl Storm {
         self.directed_sent += said.messages.len() as u64;
         self.settled.extend(said.settled);
         if self.settled_after.is_none() && self.settled.len() == self.pairs() {
-            self.settled_after = Some(self.started.elapsed());
+            self.settled_after = Some(at.duration_since(self.started));
         }
     }
 

@@ -121,6 +121,13 @@ fn churn_finds_those_that_left_and_were_not_forgotten() {
 }
 
 #[test]
+fn churn_gives_up_on_a_server_that_lets_nobody_in() {
+    let run = signaling(double(Fault::Refuses), "--churn 100000 --concurrency 4")
+        .failed("given up after 0 of 100000");
+    assert!(run.report["errors"]["http 429"].as_u64().unwrap() < 110);
+}
+
+#[test]
 fn a_reader_that_never_reads_must_be_disconnected() {
     let flood = "--stall --clients 4 --payload 32000 --warmup 100ms";
     // The floor closes a connection for which 16 MiB wait; the kernel holds up to 10 MiB before that.

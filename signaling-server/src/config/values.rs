@@ -35,6 +35,12 @@ impl Period {
     }
 }
 
+impl From<Period> for Duration {
+    fn from(period: Period) -> Duration {
+        period.0
+    }
+}
+
 impl FromStr for Period {
     type Err = String;
 

@@ -255,16 +255,16 @@ impl Client {
         }
     }
 
-    /// How the server ends the connection: its close frame, or `None` when there is none.
+    /// How the server ends the connection: its close frame, answered, or `None` when there is none.
     pub async fn closed(&mut self) -> Option<CloseFrame> {
         let wait = async {
-            loop {
-                match self.0.next().await {
-                    Some(Ok(Message::Close(frame))) => return frame,
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return None,
+            let mut close = None;
+            while let Some(Ok(message)) = self.0.next().await {
+                if let Message::Close(frame) = message {
+                    close = frame;
                 }
             }
+            close
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("a close in time")
     }

@@ -308,20 +308,11 @@ impl TurnClient {
 
     /// Keeps what a peer has sent; anything else is dropped.
     fn keep_relayed(&mut self, received: &[u8]) {
-        let Some(data) = self.relayed_data(received) else { return };
+        let Some(data) = relayed_data(received, self.channel_peer) else { return };
         if self.relayed.len() == WAITING {
             self.relayed.pop_front();
         }
         self.relayed.push_back(data);
-    }
-
-    fn relayed_data(&self, received: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
-        if let Ok(frame) = ChannelData::parse(received) {
-            return (frame.id() == CHANNEL).then_some((self.channel_peer?, frame.data().to_vec()));
-        }
-        let message = Message::from_bytes(received).ok().filter(|message| message.has_method(DATA))?;
-        let peer = message.attribute::<XorPeerAddress>().ok()?.addr(message.transaction_id());
-        Some((peer, message.attribute::<Data<'_>>().ok()?.data().to_vec()))
     }
 }
 
@@ -335,6 +326,16 @@ impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
     }
+}
+
+/// What a peer has sent, and which: in a Data indication, or on the channel of `channel_peer`.
+fn relayed_data(received: &[u8], channel_peer: Option<SocketAddr>) -> Option<(SocketAddr, Vec<u8>)> {
+    if let Ok(frame) = ChannelData::parse(received) {
+        return (frame.id() == CHANNEL).then_some((channel_peer?, frame.data().to_vec()));
+    }
+    let message = Message::from_bytes(received).ok().filter(|message| message.has_method(DATA))?;
+    let peer = message.attribute::<XorPeerAddress>().ok()?.addr(message.transaction_id());
+    Some((peer, message.attribute::<Data<'_>>().ok()?.data().to_vec()))
 }
 
 fn limit(data: &[u8]) -> Result<(), ProbeError> {
@@ -368,4 +369,51 @@ fn nonsense(request: &'static str, reason: &dyn fmt::Display) -> ProbeError {
 
 fn unwritable(request: &'static str, error: &StunWriteError) -> ProbeError {
     ProbeError::Nonsense { request, reason: format!("it cannot be asked: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A message of any kind with attributes that are cut, repeated or nonsense, as only a hostile server sends it.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let kind = prop_oneof![Just(0x0017_u16), Just(0x0113), Just(0x0103), any::<u16>()];
+        let name = prop_oneof![
+            Just(0x0012_u16),
+            Just(0x0013),
+            Just(0x0009),
+            Just(0x0016),
+            Just(0x000d),
+            any::<u16>()
+        ];
+        let attribute = (name, prop_oneof![Just(4_u16), Just(8), Just(20), any::<u16>()], any::<[u8; 20]>());
+        let attributes = prop::collection::vec(attribute, 0..4);
+        (kind, attributes, any::<[u8; 12]>(), any::<Option<u16>>()).prop_map(|(kind, attributes, id, len)| {
+            let body: Vec<u8> = attributes
+                .iter()
+                .flat_map(|(name, len, value)| [&name.to_be_bytes()[..], &len.to_be_bytes(), value].concat())
+                .collect();
+            let len = len.unwrap_or(body.len() as u16);
+            [&kind.to_be_bytes()[..], &len.to_be_bytes(), &0x2112_a442_u32.to_be_bytes(), &id, &body].concat()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_of_a_server_makes_us_panic(message in hostile(), noise in any::<Vec<u8>>()) {
+            let peer = "192.0.2.1:9".parse().ok();
+            for received in [message.as_slice(), &noise] {
+                let _ = relayed_data(received, peer);
+                if let Ok(message) = parse(received, "test") {
+                    let _ = refusal(&message, "test");
+                    let _ = attribute::<XorRelayedAddress>(&message, "test").map(|a| a.addr(message.transaction_id()));
+                    let _ = attribute::<XorMappedAddress>(&message, "test").map(|a| a.addr(message.transaction_id()));
+                    let _ = (attribute::<Realm>(&message, "test"), attribute::<Nonce>(&message, "test"));
+                    let _ = attribute::<Lifetime>(&message, "test").map(|lifetime| lifetime.seconds());
+                }
+            }
+        }
+    }
 }
