@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::queue::{Append, Queue, Request, Work};
 use super::tables::{Row, Tables};
 use super::{Shared, edit, read};
-use crate::store::{Caps, Compaction, Event, Observer, RoomSize, StoreError, Usage, Written};
+use crate::store::{Caps, Compaction, Event, Observer, Reply, RoomSize, StoreError, Usage, Written};
 
 /// How soon a change by another process is noticed while nothing is written.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
@@ -57,6 +57,7 @@ impl Writer {
         match self.try_append(&appends) {
             Ok((outcomes, synced)) => {
                 self.report_commit(&appends, &outcomes, synced);
+                self.queue.written();
                 for (append, outcome) in appends.into_iter().zip(outcomes) {
                     append.reply.tell(outcome);
                 }
@@ -68,6 +69,7 @@ impl Writer {
             Err(fault) => {
                 let error = fault.at(&self.file);
                 self.report(&Event::Failed { writes: appends.len(), error: error.clone() });
+                self.queue.written();
                 for append in appends {
                     append.reply.tell(Err(error.clone()));
                 }
@@ -97,15 +99,30 @@ impl Writer {
     fn one(&mut self, request: Request) {
         match request {
             Request::Append(append) => self.append(vec![append]),
-            Request::Compact(room, compaction, reply) => reply.tell(self.compact(&room, &compaction)),
+            Request::Compact(room, compaction, reply) => {
+                let outcome = self.compact(&room, &compaction);
+                // Large, and given back before anybody hears that there is room.
+                drop(compaction);
+                self.answer(reply, outcome);
+            }
             Request::Cut(room, cut, reply) => {
-                reply.tell(self.change(|writing| edit::cut(&writing.tables(), &room, &cut)));
+                let outcome = self.change(|writing| edit::cut(&writing.tables(), &room, &cut));
+                self.answer(reply, outcome);
             }
             Request::Delete(room, reply) => {
-                reply.tell(self.change(|writing| edit::delete(&writing.tables(), &room)));
+                let outcome = self.change(|writing| edit::delete(&writing.tables(), &room));
+                self.answer(reply, outcome);
             }
-            Request::Sweep { unused_since, live, reply } => reply.tell(self.sweep(unused_since, live)),
+            Request::Sweep { unused_since, live, reply } => {
+                let outcome = self.sweep(unused_since, live);
+                self.answer(reply, outcome);
+            }
         }
+    }
+
+    fn answer<T>(&self, reply: Reply<T>, outcome: Outcome<T>) {
+        self.queue.written();
+        reply.tell(outcome);
     }
 
     fn compact(&mut self, room: &Room, compaction: &Compaction) -> Outcome<Written> {
