@@ -147,6 +147,7 @@ fn a_bad_value_is_one_line_with_the_file_the_key_and_what_was_expected() {
         ),
         ("[relay]\ncompact_after = 0", "relay.compact_after: expected at least 1, found 0"),
         ("[relay]\nwrite_queue = 0", "relay.write_queue: expected at least 256KiB, found 0"),
+        ("[relay]\nsync_interval = \"2s\"", "relay.sync_interval: expected at most 1s, found 2s"),
         ("[limits]\nwrite_deadline = 0", "limits.write_deadline: expected a duration longer than 0"),
         (
             "[server]\nlisten = \":4444\"",

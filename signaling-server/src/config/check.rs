@@ -26,6 +26,7 @@ const MOST_MESSAGE: Size = Size::kib(64 * 1024);
 const MOST_DEPTH: usize = 1024;
 /// The longest frame of the Loro Protocol has to fit into a room, and into what waits to be written.
 const LEAST_STORED: Size = Size::kib(256);
+const MOST_SYNC_INTERVAL: Period = Period::seconds(1);
 /// What the database takes as one snapshot.
 const MOST_STORED: Size = Size::kib(512 * 1024);
 
@@ -167,6 +168,11 @@ fn check_relay(relay: &RelayConfig) -> Result<(), Fault> {
     if relay.write_queue < LEAST_STORED {
         let found = relay.write_queue;
         return fault("relay.write_queue", format!("expected at least {LEAST_STORED}, found {found}"));
+    }
+    // Longer, and a client takes an update that is not acknowledged for one that is lost.
+    if relay.sync_interval > MOST_SYNC_INTERVAL {
+        let found = relay.sync_interval;
+        return fault("relay.sync_interval", format!("expected at most {MOST_SYNC_INTERVAL}, found {found}"));
     }
     Ok(())
 }

@@ -28,6 +28,9 @@ pub struct RelayConfig {
     pub compact_after: Size,
     /// Mode `disk`: how many bytes may wait to be written; what comes on top is refused. Bounds memory. Default 64 MiB.
     pub write_queue: Size,
+    /// Mode `disk`: how long there is at least between two syncs of the disk; what comes meanwhile is synced and
+    /// acknowledged together. Default 50 ms; 0: nothing waits for anything else.
+    pub sync_interval: Period,
 }
 
 /// Where documents are kept.
@@ -65,6 +68,7 @@ impl Default for RelayConfig {
             abandoned_after: Period::seconds(0),
             compact_after: Size::kib(1024),
             write_queue: Size::kib(64 * 1024),
+            sync_interval: Period::millis(50),
         }
     }
 }

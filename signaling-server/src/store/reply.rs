@@ -42,12 +42,13 @@ impl<T> fmt::Debug for Reply<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
-    fn recorded() -> (Arc<Mutex<Vec<Result<u8, StoreError>>>>, Reply<u8>) {
+    type Told = Arc<Mutex<Vec<Result<u8, StoreError>>>>;
+
+    fn recorded() -> (Told, Reply<u8>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let reply = Reply::new({
             let told = Arc::clone(&told);

@@ -1,7 +1,7 @@
 //! Rooms on disk: one SQLite database in a data directory, in which an acknowledged write survives any crash.
 //!
 //! One thread writes, in WAL mode with `synchronous = FULL`: it takes whatever is queued, commits it in one
-//! transaction, and answers after that. Reads have connections of their own, and neither they nor the writer wait for
+//! transaction, and answers after that, at most once in each [`sync_interval`](Options::sync_interval). Reads have connections of their own, and neither they nor the writer wait for
 //! each other. The directory belongs on a disk of the machine itself: locks and syncs of network file systems promise
 //! too little.
 //!
@@ -24,7 +24,7 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::Connection;
 use wire::sync::Room;
@@ -57,6 +57,10 @@ pub struct Options {
     /// How many bytes may wait to be written. Beyond that a write is refused with [`StoreError::Busy`], except that
     /// one larger than the whole is let in when it is alone.
     pub queue: usize,
+    /// How long there is at least between two syncs, as long as little waits. What comes meanwhile is synced together,
+    /// which saves most of what writing costs, and is acknowledged by so much later; what comes after a pause is synced
+    /// at once.
+    pub sync_interval: Duration,
     /// Is told what is done.
     pub observer: Observer,
 }
@@ -100,7 +104,7 @@ impl SqliteStore {
     /// In one line, if the directory is in use, or its database can not be opened or is none of ours. Nothing is
     /// changed then.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let Options { dir, caps, queue, observer } = options;
+        let Options { dir, caps, queue, sync_interval, observer } = options;
         make_dir(&dir)?;
         let lock = lock(&dir)?;
         let file = dir.join(schema::FILE);
@@ -116,6 +120,7 @@ impl SqliteStore {
             file: file.clone(),
             caps,
             queue: Arc::clone(&queue),
+            sync_interval,
             shared: Arc::clone(&shared),
             observer,
             data_version,

@@ -80,6 +80,26 @@ fn what_waits_is_synced_together_and_reported() {
 }
 
 #[test]
+fn what_comes_soon_after_a_sync_is_synced_together_and_what_comes_after_a_pause_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (observer, seen) = watched();
+    let sync_interval = PATIENCE * 2;
+    let options = Options { observer, sync_interval, ..options(dir.path()) };
+    let store = SqliteStore::open(options).unwrap();
+    let append = |len| pending(|reply| store.append(&room("a"), batch("ana", vec![0; len]), reply));
+    append(1).outcome().unwrap();
+    let more: Vec<_> = (0..10).map(|_| append(1)).collect();
+    // Half a queue is not kept waiting.
+    append(600_000).outcome().unwrap();
+    assert!(more.into_iter().all(|append| append.outcome().is_ok()));
+    assert_eq!(commits(&seen), [1, 11]);
+    // Neither is a store that closes.
+    let last = append(1);
+    drop(store);
+    last.outcome().unwrap();
+}
+
+#[test]
 fn reading_does_not_wait_for_the_writer() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -106,7 +106,13 @@ fn watched() -> (Observer, Arc<Mutex<Vec<Event>>>) {
 }
 
 fn options(dir: &Path) -> Options {
-    Options { dir: dir.to_owned(), caps: Caps::default(), queue: 1 << 20, observer: nobody() }
+    Options {
+        dir: dir.to_owned(),
+        caps: Caps::default(),
+        queue: 1 << 20,
+        sync_interval: Duration::ZERO,
+        observer: nobody(),
+    }
 }
 
 fn open(dir: &Path) -> SqliteStore {

@@ -72,7 +72,8 @@ impl Request {
 pub(super) struct Queue {
     limit: usize,
     state: Mutex<State>,
-    filled: Condvar,
+    /// Rung for a writer that sleeps.
+    bell: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -83,12 +84,25 @@ struct State {
     /// What the writer has taken and not yet written, in bytes.
     in_hand: usize,
     closed: bool,
+    writer: Sleep,
+}
+
+/// What wakes the writer.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    /// It is awake.
+    #[default]
+    Not,
+    /// Anything that comes.
+    Light,
+    /// So much that it is better not to wait for more.
+    Deep,
 }
 
 impl Queue {
     /// A queue for so many bytes, those that are being written included.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default(), filled: Condvar::new() }
+        Self { limit, state: Mutex::default(), bell: Condvar::new() }
     }
 
     /// Queues a request, or refuses it at once when too much waits. What is larger than the whole queue is let in
@@ -110,7 +124,10 @@ impl Queue {
         }
         state.bytes += request.weight();
         state.waiting.push_back(request);
-        self.filled.notify_one();
+        // Ringing costs a call into the system, so nobody rings for nothing.
+        if state.is_to_be_woken(self.limit) {
+            self.bell.notify_one();
+        }
     }
 
     /// What was taken last is written, and its place is free. Said before those who wait for it are told, since one of
@@ -119,20 +136,37 @@ impl Queue {
         self.lock().in_hand = 0;
     }
 
-    /// Takes what is next, and waits for it at most so long.
-    pub(super) fn next(&self, patience: Duration) -> Work {
-        let mut state = self.lock();
-        if state.waiting.is_empty() && !state.closed {
-            let waited = self.filled.wait_timeout(state, patience);
-            state = waited.expect("no code that holds this lock panics").0;
+    /// Takes what is next, and waits for it at most so long. Until `not_before`, what comes is left to gather.
+    pub(super) fn next(&self, not_before: Instant, patience: Duration) -> Work {
+        let mut state = self.sleep(self.lock(), Sleep::Deep, not_before);
+        if state.waiting.is_empty() {
+            state = self.sleep(state, Sleep::Light, Instant::now() + patience);
         }
         state.take()
+    }
+
+    fn sleep<'q>(
+        &self,
+        mut state: MutexGuard<'q, State>,
+        sleep: Sleep,
+        until: Instant,
+    ) -> MutexGuard<'q, State> {
+        state.writer = sleep;
+        while !state.is_to_be_woken(self.limit) {
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            else {
+                break;
+            };
+            state = self.bell.wait_timeout(state, left).expect("no code that holds this lock panics").0;
+        }
+        state.writer = Sleep::Not;
+        state
     }
 
     /// Lets nothing in any more; what waits is still written.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.filled.notify_one();
+        self.bell.notify_one();
     }
 
     /// Lets nothing in any more, and refuses what waits.
@@ -150,6 +184,15 @@ impl Queue {
 }
 
 impl State {
+    fn is_to_be_woken(&self, limit: usize) -> bool {
+        match self.writer {
+            Sleep::Not => false,
+            _ if self.closed => true,
+            Sleep::Light => !self.waiting.is_empty(),
+            Sleep::Deep => self.bytes > (limit / 2).min(GROUP_BYTES),
+        }
+    }
+
     fn take(&mut self) -> Work {
         let (mut group, mut grouped) = (Vec::new(), 0);
         while let Some(request) = self.waiting.pop_front() {
@@ -194,8 +237,6 @@ mod tests {
     use super::*;
     use crate::store::{Author, Kind};
 
-    const NOW: Duration = Duration::ZERO;
-
     type Told<T> = Receiver<Result<T, StoreError>>;
 
     fn reply<T: Send + 'static>() -> (Reply<T>, Told<T>) {
@@ -219,9 +260,13 @@ mod tests {
         Request::Delete(room(), reply().0)
     }
 
+    fn next(queue: &Queue) -> Work {
+        queue.next(Instant::now(), Duration::ZERO)
+    }
+
     /// How many requests the writer is handed.
     fn taken(queue: &Queue) -> usize {
-        match queue.next(NOW) {
+        match next(queue) {
             Work::Appends(appends) => appends.len(),
             Work::One(_) => 1,
             Work::Idle | Work::Closed => 0,
@@ -234,13 +279,13 @@ mod tests {
         for request in [append(1).0, append(1).0, delete(), delete(), append(1).0] {
             queue.push(request);
         }
-        assert!(matches!(queue.next(NOW), Work::Appends(appends) if appends.len() == 2));
+        assert!(matches!(next(&queue), Work::Appends(appends) if appends.len() == 2));
         queue.written();
-        assert!(matches!(queue.next(NOW), Work::One(Request::Delete(..))));
-        assert!(matches!(queue.next(NOW), Work::One(Request::Delete(..))));
+        assert!(matches!(next(&queue), Work::One(Request::Delete(..))));
+        assert!(matches!(next(&queue), Work::One(Request::Delete(..))));
         queue.written();
-        assert!(matches!(queue.next(NOW), Work::Appends(appends) if appends.len() == 1));
-        assert!(matches!(queue.next(NOW), Work::Idle));
+        assert!(matches!(next(&queue), Work::Appends(appends) if appends.len() == 1));
+        assert!(matches!(next(&queue), Work::Idle));
     }
 
     #[test]
@@ -291,7 +336,42 @@ mod tests {
         queue.push(late);
         assert_eq!(told.recv().unwrap(), Err(StoreError::Closed));
         assert_eq!(taken(&queue), 1);
-        assert!(matches!(queue.next(Duration::from_secs(60)), Work::Closed));
+        assert!(matches!(queue.next(far(), Duration::from_secs(60)), Work::Closed));
+    }
+
+    /// Later than any test waits.
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    #[test]
+    fn what_comes_gathers_until_its_time() {
+        let queue = Queue::new(1 << 20);
+        let time = Instant::now() + Duration::from_millis(20);
+        queue.push(append(1).0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| queue.push(append(1).0));
+            assert!(matches!(queue.next(time, Duration::ZERO), Work::Appends(appends) if appends.len() == 2));
+        });
+        assert!(Instant::now() >= time);
+    }
+
+    #[test]
+    fn a_writer_that_lets_things_gather_wakes_when_the_queue_is_half_full() {
+        let queue = Queue::new(100_000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..6).for_each(|_| queue.push(append(10_000).0)));
+            assert!(matches!(queue.next(far(), Duration::ZERO), Work::Appends(_)));
+        });
+    }
+
+    #[test]
+    fn a_writer_with_nothing_to_do_wakes_for_the_first_thing_that_comes() {
+        let queue = Queue::new(100_000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| queue.push(delete()));
+            assert!(matches!(queue.next(Instant::now(), Duration::from_secs(3600)), Work::One(_)));
+        });
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) struct Writer {
     pub(super) file: PathBuf,
     pub(super) caps: Caps,
     pub(super) queue: Arc<Queue>,
+    pub(super) sync_interval: Duration,
     pub(super) shared: Arc<Shared>,
     pub(super) observer: Observer,
     /// The last that was seen of what others write.
@@ -43,13 +44,20 @@ impl Writer {
     /// Writes until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let _abandon = Abandon(Arc::clone(&self.queue));
+        let mut not_before = Instant::now();
         loop {
-            match self.queue.next(LOOK_AROUND) {
+            let work = self.queue.next(not_before, LOOK_AROUND);
+            let began = Instant::now();
+            match work {
                 Work::Appends(appends) => self.append(appends),
                 Work::One(request) => self.one(request),
-                Work::Idle => self.look_around(),
+                Work::Idle => {
+                    self.look_around();
+                    continue;
+                }
                 Work::Closed => return,
             }
+            not_before = began + self.sync_interval;
         }
     }
 
