@@ -21,8 +21,10 @@ use crate::socket::{Event, ReadError, Socket};
 
 /// Most messages handled before other tasks get their turn.
 const READ_BUDGET: usize = 32;
-/// How long the closing handshake may take, unwritten messages included.
+/// How long it may take to write what waits and the close frame.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the other end then has to close too. Were its last words left unread, the system would throw away ours.
+const LINGER: Duration = Duration::from_secs(1);
 /// A client whose messages are delayed hears a pong this often: stock clients give up after 30 s of silence, and its
 /// own pings are stuck behind those messages.
 const DELAYED_PONG: Duration = Duration::from_secs(10);
@@ -40,7 +42,7 @@ pub(crate) struct Pace {
     pub write_deadline: Duration,
     /// Messages read.
     pub messages: Rate,
-    /// Payload bytes read.
+    /// Bytes read.
     pub bytes: Rate,
 }
 
@@ -75,6 +77,8 @@ struct Ending {
     deadline: Instant,
     /// Whether to wait until the other end has closed too.
     linger: bool,
+    /// All is written, the end included.
+    said: bool,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
@@ -173,28 +177,35 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     fn take(&mut self, event: Event, now: Instant) -> Result<(), Disconnect> {
         self.heard = now;
+        let read = self.socket.take_received() as f64;
+        let mut wait = self.bytes.charge(read, now);
         match event {
             Event::Message(kind, payload) => {
                 let session = self.session.as_mut().expect("an open connection has its session");
                 let received = session.handle(kind, &payload, now);
-                self.charge(received, payload.len(), now);
+                wait = wait.max(self.charge(received, now));
             }
+            Event::Control => wait = wait.max(self.charge(Received::Ping, now)),
             Event::Pong(payload) => self.take_pong(&payload, now),
-            Event::Control => self.charge(Received::Ping, 0, now),
+            Event::Partial => {}
             Event::Closed => return Err(Disconnect::Client),
+        }
+        if !wait.is_zero() {
+            self.pause(now, wait);
         }
         Ok(())
     }
 
-    /// Puts off the next read when this message was one too many, or too large to follow so soon.
-    fn charge(&mut self, received: Received, len: usize, now: Instant) {
+    /// How long to wait after this message before the next.
+    fn charge(&mut self, received: Received, now: Instant) -> Duration {
         if received == Received::Ping && self.keepalives.take(now) {
-            return;
+            return Duration::ZERO;
         }
-        let wait = self.messages.charge(1.0, now).max(self.bytes.charge(len as f64, now));
-        if wait.is_zero() {
-            return;
-        }
+        self.messages.charge(1.0, now)
+    }
+
+    /// Reads nothing for that long. The client may be waiting for a pong that is stuck behind what is not read.
+    fn pause(&mut self, now: Instant, wait: Duration) {
         self.metrics.throttled.inc();
         self.paused_until = Some(now + wait);
         if now.saturating_duration_since(self.ponged) >= DELAYED_PONG
@@ -272,26 +283,32 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             session.end(why);
         }
         let linger = match farewell(why) {
-            Farewell::None => return self.ending = Some(Ending { deadline: now, linger: false }),
+            Farewell::None => {
+                return self.ending = Some(Ending { deadline: now, linger: false, said: false });
+            }
             Farewell::Answered => false,
             Farewell::Close(code, reason) => {
                 self.outbox.push_last(Frame::close(code, reason));
                 true
             }
         };
-        self.ending = Some(Ending { deadline: now + CLOSE_DEADLINE, linger });
+        self.ending = Some(Ending { deadline: now + CLOSE_DEADLINE, linger, said: false });
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let Some(ending) = &self.ending else { return Poll::Ready(()) };
+        let Some(ending) = &mut self.ending else { return Poll::Ready(()) };
         if now >= ending.deadline {
             return Poll::Ready(());
         }
         if ready!(self.socket.poll_write(cx, &self.outbox).written).is_err() {
             return Poll::Ready(());
         }
-        if ready!(self.socket.poll_shutdown(cx)).is_err() || !ending.linger {
-            return Poll::Ready(());
+        if !ending.said {
+            if ready!(self.socket.poll_shutdown(cx)).is_err() || !ending.linger {
+                return Poll::Ready(());
+            }
+            ending.said = true;
+            ending.deadline = ending.deadline.min(now + LINGER);
         }
         self.socket.poll_discard(cx)
     }

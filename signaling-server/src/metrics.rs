@@ -57,9 +57,11 @@ label! {
         Ping = "ping",
         /// Valid JSON that means nothing here.
         Ignored = "ignored",
-        /// Not JSON, or nested too deeply.
+        /// Not JSON.
         Malformed = "malformed",
-        /// The Loro Protocol, or its keepalive.
+        /// Nested more deeply than is allowed.
+        TooDeep = "too_deep",
+        /// The Loro Protocol.
         Loro = "loro",
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use wire::frame::{Dialect, Keepalive, Kind};
 use wire::id::TopicName;
-use wire::signal::{self, PONG, Publish, Signal, Topics};
+use wire::signal::{self, PONG, Publish, Signal, SignalError, Topics};
 
 use crate::access::Grant;
 use crate::frame::Frame;
@@ -50,7 +50,7 @@ impl Session {
             Dialect::Signal => self.signal(kind, payload, now),
             Dialect::Keepalive(Keepalive::Ping) => {
                 self.reply(b"pong");
-                Received::Loro
+                Received::Ping
             }
             Dialect::Keepalive(Keepalive::Pong) | Dialect::Loro => Received::Loro,
         };
@@ -107,7 +107,8 @@ impl Session {
                 Received::Ping
             }
             Ok(Signal::Pong | Signal::Ignored) => Received::Ignored,
-            Err(_) => Received::Malformed,
+            Err(SignalError::TooDeep { .. }) => Received::TooDeep,
+            Err(SignalError::NotJson { .. } | SignalError::NotUtf8 { .. }) => Received::Malformed,
         }
     }
 

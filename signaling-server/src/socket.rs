@@ -35,6 +35,8 @@ pub(crate) enum Event {
     Pong(Bytes),
     /// A ping or an unsolicited frame; answered already.
     Control,
+    /// Bytes of something that is not complete yet.
+    Partial,
     /// The other end closed; the answer is on its way.
     Closed,
 }
@@ -54,6 +56,8 @@ pub(crate) struct Socket<R, W> {
     context: WebSocketContext,
     /// Arrived, and not decoded yet.
     arrived: Bytes,
+    /// Bytes that have arrived since [`Socket::take_received`].
+    received: usize,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<R, W> {
@@ -67,7 +71,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<R, W> {
             .max_frame_size(Some(max_message));
         // An empty rest may still hold the whole buffer that the handshake was read into.
         let arrived = if arrived.is_empty() { Bytes::new() } else { arrived };
-        Self { reader, writer, context: WebSocketContext::new(Role::Server, Some(config)), arrived }
+        let context = WebSocketContext::new(Role::Server, Some(config));
+        Self { reader, writer, context, received: arrived.len(), arrived }
     }
 
     /// The next thing that arrived. Answers to control frames are put into `outbox`.
@@ -76,12 +81,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Socket<R, W> {
         cx: &mut Context<'_>,
         outbox: &Outbox,
     ) -> Poll<Result<Event, ReadError>> {
-        loop {
-            if let Some(event) = self.decode(outbox) {
-                return Poll::Ready(event);
-            }
-            self.arrived = ready!(poll_bytes(Pin::new(&mut self.reader), cx)).ok_or(ReadError::Gone)?;
+        if let Some(event) = self.decode(outbox) {
+            return Poll::Ready(event);
         }
+        self.arrived = ready!(poll_bytes(Pin::new(&mut self.reader), cx)).ok_or(ReadError::Gone)?;
+        self.received += self.arrived.len();
+        Poll::Ready(self.decode(outbox).unwrap_or(Ok(Event::Partial)))
+    }
+
+    /// Bytes that have arrived since this was last asked.
+    pub(crate) fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.received)
     }
 
     /// Reads and forgets; ready at the stream's end.

@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use serde_json::json;
+use signaling_server::config::{Period, Size};
 use support::{TestServer, frame, read_to_end};
 use tokio::io::AsyncWriteExt;
 
@@ -84,6 +85,24 @@ async fn ten_megabytes_of_brackets_are_refused() {
     assert_eq!(closed_with(&server, &frame(TEXT, &vec![b'['; 10 << 20])[..1 << 20]).await, Some(1009));
     ignored(&server, &"[".repeat(200 << 10)).await;
     ignored(&server, &format!(r#"{{"type":"ping","x":{}{}}}"#, "[".repeat(65), "]".repeat(65))).await;
+    assert_eq!(server.metric(r#"signaling_messages_received_total{kind="too_deep"}"#).await, 2.0);
+}
+
+#[tokio::test]
+async fn fragments_that_never_become_a_message_are_charged_too() {
+    let server = TestServer::with(|config| {
+        (config.limits.bytes_per_second, config.limits.bytes_burst) = (Size::kib(1), Size::kib(1));
+        config.limits.max_message = Size::kib(1);
+    })
+    .await;
+    let mut stream = server.raw_websocket().await;
+    let mut empty = frame(CONTINUATION, b"");
+    empty[0] = CONTINUATION;
+    let mut fragments = vec![0x01, 0x80, 0, 0, 0, 0];
+    (0..1000).for_each(|_| fragments.extend(&empty));
+    stream.write_all(&fragments).await.unwrap();
+    server.until_metric("signaling_throttled_total", |count| count >= 1.0).await;
+    server.assert_serves_others().await;
 }
 
 #[tokio::test]
@@ -179,7 +198,7 @@ async fn what_is_not_http_is_turned_away() {
 #[tokio::test]
 async fn a_client_that_says_its_request_too_slowly_is_dropped() {
     let server = TestServer::with(|config| {
-        config.limits.handshake_deadline = signaling_server::config::Period::millis(200);
+        config.limits.handshake_deadline = Period::millis(200);
     })
     .await;
     let mut silent = server.raw().await;
@@ -196,8 +215,8 @@ async fn a_client_that_says_its_request_too_slowly_is_dropped() {
 #[tokio::test]
 async fn a_half_open_socket_is_found_out() {
     let server = TestServer::with(|config| {
-        config.signaling.ping_interval = signaling_server::config::Period::millis(50);
-        config.signaling.dead_after = signaling_server::config::Period::millis(300);
+        config.signaling.ping_interval = Period::millis(50);
+        config.signaling.dead_after = Period::millis(300);
     })
     .await;
     // It reads nothing and so answers no ping, as a client whose network is gone.

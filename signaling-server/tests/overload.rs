@@ -161,6 +161,22 @@ async fn keepalives_are_not_charged() {
 }
 
 #[tokio::test]
+async fn a_client_whose_messages_are_delayed_hears_a_pong_before_it_gives_up() {
+    let server = TestServer::with(|config| {
+        (config.limits.messages_per_second, config.limits.messages_burst) = (2, 1);
+    })
+    .await;
+    let mut client = server.client().await;
+    for n in 0..60 {
+        client.publish("nobody", json!(n)).await;
+    }
+    let start = std::time::Instant::now();
+    assert_eq!(client.next_text().await, r#"{"type":"pong"}"#);
+    // Stock clients give up after 30 s of silence; the messages alone take as long.
+    assert!(start.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test]
 async fn limits_off_lifts_rates_and_not_the_bounds_on_memory() {
     let server = TestServer::with(|config| {
         config.limits.enabled = false;
