@@ -48,7 +48,7 @@ pub const BATCH_OVERHEAD: u64 = 64;
 /// Writes to one room take effect in the order of the calls, and each is answered exactly once, on whatever thread
 /// and possibly before the call returns. Reads block, so they belong on a blocking pool; they see every write that was
 /// answered before.
-pub trait Store: Send + Sync {
+pub trait Store: fmt::Debug + Send + Sync {
     /// The snapshot and log of a room, each part checked; `None` if nothing is stored of it.
     ///
     /// # Errors

@@ -251,7 +251,7 @@ impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore")
             .field("caps", &self.caps)
-            .field("kept", &self.kept())
+            .field("usage", &self.usage())
             .finish_non_exhaustive()
     }
 }
