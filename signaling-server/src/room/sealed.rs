@@ -72,14 +72,14 @@ impl Sealed {
         let Covers::Snapshot(version) = covers else { return false };
         version.iter().all(|(peer, counter)| {
             let coverage = peer_id(&peer).and_then(|peer| self.coverage.get(&peer));
-            counter == 0 || coverage.is_some_and(|coverage| coverage.from_start() >= counter)
+            counter == 0 || coverage.is_some_and(|coverage| coverage.unbroken() >= counter)
         })
     }
 
     /// How far each peer's changes are here without a hole.
     fn version(&self) -> Bytes {
         let ends = self.coverage.iter().filter_map(|(peer, coverage)| {
-            let end = i32::try_from(coverage.from_start()).ok().filter(|end| *end > 0)?;
+            let end = i32::try_from(coverage.unbroken()).ok().filter(|end| *end > 0)?;
             Some((*peer, end))
         });
         ends.collect::<VersionVector>().encode().into()
@@ -148,7 +148,7 @@ impl Coverage {
     }
 
     /// How many there are before the first hole.
-    fn from_start(&self) -> u64 {
+    fn unbroken(&self) -> u64 {
         self.runs.first().map_or(0, |run| if run.0 == 0 { run.1 } else { 0 })
     }
 }
@@ -235,9 +235,9 @@ mod tests {
     fn coverage_joins_what_touches_and_remembers_holes() {
         let mut coverage = Coverage::default();
         coverage.add(5, 8);
-        assert_eq!(coverage.from_start(), 0);
+        assert_eq!(coverage.unbroken(), 0);
         coverage.add(0, 3);
-        assert_eq!(coverage.from_start(), 3);
+        assert_eq!(coverage.unbroken(), 3);
         coverage.add(10, 12);
         coverage.add(3, 5);
         assert_eq!(coverage.runs, [(0, 8), (10, 12)]);

@@ -41,8 +41,11 @@ impl Relay {
                 fragments.leave(self.name());
                 self.leave(now, from, Duration::ZERO);
             }
+            // It takes ten seconds at most for all fragments of an update, and forgets what has come if they take
+            // longer. We have not kept what we sent: who joins again gets what it lacks.
+            Message::Ack { status: Status::FragmentTimeout, .. } => self.suggest(now, from),
             // Joins are an input of their own, once it is known what they allow. The rest is what servers say, or
-            // what became of an update that we sent on, which we do not send again: who joins again gets it.
+            // what a client makes of an update, which is its own affair.
             Message::JoinRequest { .. }
             | Message::JoinOk { .. }
             | Message::JoinError { .. }

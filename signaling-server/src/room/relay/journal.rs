@@ -28,6 +28,8 @@ pub(super) struct Journal {
     through: Seq,
     /// Bytes stored of the room, by its last word.
     size: Size,
+    /// A snapshot could not be stored: the log has to be longer than this before the next one is tried.
+    postponed: u64,
 }
 
 /// A batch and its sender.
@@ -72,7 +74,7 @@ struct Size {
 }
 
 /// What the answer to an append means.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
     /// As expected; see [`Journal::acknowledged`].
     Kept,
@@ -93,6 +95,7 @@ impl Journal {
             generation: None,
             through: Seq(0),
             size: Size::default(),
+            postponed: 0,
         }
     }
 
@@ -186,7 +189,8 @@ impl Journal {
 
     /// Whether the room should be asked for a snapshot now: to close a gap, or because the log has grown long.
     pub(super) fn wants_snapshot(&mut self, now: Instant, compacts: bool, limits: &Limits) -> bool {
-        let long = compacts && self.size.log > limits.compact_after.max(self.size.snapshot);
+        let long =
+            compacts && self.size.log > limits.compact_after.max(self.size.snapshot).max(self.postponed);
         let due = self.gap.as_ref().map_or(long, |gap| gap.retry_at <= now);
         let wanted = due && self.snapshot == Snapshot::None;
         if wanted {
@@ -217,6 +221,7 @@ impl Journal {
         self.snapshot = Snapshot::None;
         match result {
             Ok(written) => {
+                self.postponed = 0;
                 if failures == self.failures {
                     self.gap = None;
                 } else if let Some(gap) = &mut self.gap {
@@ -229,8 +234,7 @@ impl Journal {
                     gap.delay = (gap.delay * 2).min(SLOWEST_RETRY);
                     gap.retry_at = now + gap.delay;
                 } else {
-                    // Compaction can wait until as much again has been written.
-                    self.size.snapshot = self.size.snapshot.max(self.size.log);
+                    self.postponed = 2 * self.size.log;
                 }
                 Settled::Kept
             }

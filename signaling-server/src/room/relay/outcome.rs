@@ -105,7 +105,7 @@ impl Relay {
     pub(super) fn settle(&mut self, now: Instant, job: Job, answer: Answer) {
         match (job, answer) {
             (Job::Join { who, .. }, Answer::Joined { version, updates }) => {
-                self.joined(who, version, updates)
+                self.joined(who, version, updates);
             }
             (Job::Batch(batch), Answer::Taken(taken)) => self.taken(now, batch, taken),
             (Job::Snapshot, Answer::Snapshot(parts)) => {

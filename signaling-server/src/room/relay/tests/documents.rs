@@ -253,6 +253,17 @@ fn fragments_that_do_not_come_are_given_up_and_their_sender_is_told_to_join_agai
 }
 
 #[test]
+fn a_client_that_did_not_get_all_fragments_in_time_is_told_to_join_again() {
+    let mut world = World::new(Crdt::Loro);
+    world.join(ANA);
+    world.clear();
+    let ack = sync::ack(world.relay.name(), 1.into(), Status::FragmentTimeout);
+    world.frame(ANA, &ack);
+    world.frame(EVE, &ack);
+    assert_eq!((world.suggestions(ANA), world.frames_of(EVE).len()), (1, 0));
+}
+
+#[test]
 fn who_is_not_in_the_room_is_refused_and_hears_nothing() {
     let mut world = World::new(Crdt::Loro);
     world.join(ANA);

@@ -143,6 +143,24 @@ fn a_long_log_becomes_a_snapshot_with_what_waits_in_it() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_stored_costs_nothing_and_is_not_tried_at_every_update() {
+    let limits = Limits { compact_after: 1000, ..Limits::default() };
+    let mut world = World::with(Crdt::Loro, Keeping::Imported, limits);
+    world.join(ANA);
+    world.clear();
+    world.store.no_snapshots = true;
+    let ana = doc(1);
+    let mut sent = 0;
+    while world.store.stored.sizes().1 < 20_000 {
+        world.send(ANA, &edit(&ana, "word "));
+        sent += 1;
+    }
+    assert_eq!(world.acks(ANA).iter().filter(|(_, status)| *status == Status::Ok).count(), sent);
+    assert!((2..8).contains(&world.store.refused), "{}", world.store.refused);
+    assert!(world.events.is_empty());
+}
+
+#[test]
 fn a_room_that_cannot_be_loaded_says_why_writes_nothing_and_can_be_tried_again() {
     let mut world = three();
     let ana = doc(1);

@@ -41,6 +41,8 @@ pub(super) struct Disk {
     pub(super) broken: Option<WriteError>,
     /// Only the next write fails.
     pub(super) fail_once: bool,
+    pub(super) no_snapshots: bool,
+    pub(super) refused: usize,
     pub(super) unreadable: Option<String>,
     queue: VecDeque<Output>,
     pub(super) loads: usize,
@@ -241,6 +243,10 @@ impl Disk {
             return None;
         }
         let write = self.queue.pop_front()?;
+        if self.no_snapshots && matches!(write, Output::Compact { .. }) {
+            self.refused += 1;
+            return Some(refuse(&write, WriteError::Failed));
+        }
         let error = if self.fail_once { self.broken.take() } else { self.broken };
         Some(match error {
             Some(error) => refuse(&write, error),
