@@ -36,7 +36,7 @@ impl Work {
         Self { replica, jobs }
     }
 
-    /// Whether it may take more than a fraction of a millisecond, and so does not belong on an async worker.
+    /// Whether it may take more than a fraction of a millisecond, and so belongs on a thread that nobody waits for.
     #[must_use]
     pub fn is_heavy(&self) -> bool {
         const MANY_JOBS: usize = 64;

@@ -253,7 +253,7 @@ pub enum Output {
         /// The frames.
         backfill: Backfill,
     },
-    /// Have this [run](Work::run), away from the async workers if it [is heavy](Work::is_heavy), and answer with
+    /// Have this [run](Work::run), on a thread that may block if it [is heavy](Work::is_heavy), and answer with
     /// [`Input::Done`]. The room's lock is not held meanwhile.
     Work(Box<Work>),
     /// Load what is stored, every write answered before included, and answer with [`Input::Loaded`].

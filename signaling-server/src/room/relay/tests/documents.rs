@@ -185,7 +185,7 @@ fn of_a_batch_with_a_bad_update_what_comes_before_it_is_kept_and_passed_on() {
     let good = edit(&doc(1), "good");
     let batch = world.send_all(ANA, &[good.clone(), b"bad".to_vec(), good.clone()]);
     assert_eq!(world.acks(ANA), [(batch, Status::InvalidUpdate)]);
-    assert_eq!(world.updates(BEN), [good.clone()]);
+    assert_eq!(world.updates(BEN), [&good[..]]);
     assert_eq!(world.store.entries.len(), 1);
     assert_eq!(world.store.entries[0].payload, good);
 }
@@ -297,7 +297,7 @@ fn an_update_that_waits_for_others_is_kept_relayed_and_counted() {
         messages.iter().any(|message| matches!(message, Message::RoomError { .. })),
         "it has what is missing"
     );
-    assert_eq!(world.updates(BEN), [second.clone()]);
+    assert_eq!(world.updates(BEN), [&second[..]]);
     assert_eq!(world.events, [Event::Pending]);
     assert_eq!(world.store.entries.len(), 1);
 
