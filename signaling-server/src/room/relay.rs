@@ -173,6 +173,15 @@ impl Relay {
         if newcomer && self.limits.members != 0 && self.seats.len() >= self.limits.members {
             return self.turn_away(who, "room_full", "the room is full");
         }
+        let asked = self.queue.iter_mut().find_map(|job| match job {
+            Job::Join { who: asked, version } if *asked == who => Some(version),
+            _ => None,
+        });
+        if let Some(asked) = asked {
+            // One answer is enough for somebody who cannot wait: documents are not cheap to read.
+            *asked = version;
+            return self.seats.reserve(who, permission, author);
+        }
         if self.queue.len() >= self.limits.queue {
             return self.turn_away(who, "room_busy", "too much waits for this room");
         }

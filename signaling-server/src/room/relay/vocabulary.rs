@@ -160,7 +160,8 @@ pub enum WriteError {
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A connection asks to come in and may; or it is in already, and from now on may do this.
+    /// A connection asks to come in and may; or it is in already, and from now on may do this. If it asks again before
+    /// it has been answered, it is answered once.
     Join {
         /// Who.
         who: ConnectionId,

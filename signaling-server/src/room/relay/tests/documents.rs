@@ -363,6 +363,24 @@ fn while_the_document_is_away_joins_and_updates_wait_their_turn() {
 }
 
 #[test]
+fn who_asks_again_and_again_while_it_waits_is_answered_once() {
+    let mut world = World::new(Crdt::Loro);
+    world.join(ANA);
+    let ana = doc(1);
+    world.send(ANA, &edit(&ana, "one "));
+    world.slow_work = true;
+    world.send(ANA, &edit(&ana, "two"));
+    for _ in 0..5000 {
+        world.join(BEN);
+    }
+    world.join_as(BEN, Permission::Write, &version(&ana));
+    world.slow_work = false;
+    world.work();
+    let messages = world.read(BEN);
+    assert!(matches!(messages[..], [Message::JoinOk { .. }]), "{messages:?}");
+}
+
+#[test]
 fn what_waits_for_the_room_is_bounded() {
     let limits = Limits { queue: 3, queued: 1000, ..Limits::default() };
     let mut world = World::with(Crdt::Loro, Keeping::Imported, limits);
