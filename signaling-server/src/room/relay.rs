@@ -2,7 +2,7 @@
 //!
 //! A core like [`Room`](super::Room), in the same contract: [`Relay::handle`] takes one thing that happened,
 //! [`Relay::poll`] says what to do about it and is drained before the next, [`Relay::deadline`] says when
-//! [`Input::Tick`] is due. What the room keeps differs with its kind ([`content`]); joining, permissions, fragments,
+//! [`Input::Tick`] is due. What the room keeps differs with its kind; joining, permissions, fragments,
 //! acknowledgements and the store are the same for all.
 //!
 //! # An update
