@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use signaling_server::config::Period;
 use signaling_server::metrics::Metrics;
 use support::{TestServer, get, request};
 
@@ -103,6 +104,18 @@ async fn messages_and_bytes_are_counted_by_kind() {
     ] {
         assert_eq!(server.metric(series).await, value, "{series}");
     }
+}
+
+#[tokio::test]
+async fn the_round_trips_of_pings_are_measured() {
+    let server = TestServer::with(|config| config.signaling.ping_interval = Period::millis(20)).await;
+    let mut ana = server.client().await;
+    // Her library answers pings while it reads.
+    tokio::select! {
+        text = ana.next_text() => panic!("nobody said {text}"),
+        () = server.until_metric("signaling_ping_seconds_count", |count| count >= 3.0) => {}
+    }
+    assert!(server.metric("signaling_ping_seconds_sum").await > 0.0);
 }
 
 /// Run with `UPDATE_METRICS_MD=1` to write the file anew.
