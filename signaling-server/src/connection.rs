@@ -63,8 +63,8 @@ pub(crate) struct Connection<R, W> {
     /// Nothing is read before.
     paused_until: Option<Instant>,
     ponged: Instant,
-    /// Since when the stream takes nothing, and how few bytes have waited for it since.
-    blocked: Option<(Instant, usize)>,
+    /// Since when the stream takes nothing, and how many bytes it had taken by then.
+    blocked: Option<(Instant, u64)>,
     expires: Option<Instant>,
     ending: Option<Ending>,
     timer: Pin<Box<Sleep>>,
@@ -233,8 +233,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Poll::Ready(Ok(())) => self.blocked = None,
             Poll::Ready(Err(_)) => return Err(Disconnect::Network),
             Poll::Pending => {
-                if self.blocked.is_none_or(|(_, before)| progress.waiting < before) {
-                    self.blocked = Some((now, progress.waiting));
+                if self.blocked.is_none_or(|(_, before)| progress.sent > before) {
+                    self.blocked = Some((now, progress.sent));
                 }
             }
         }

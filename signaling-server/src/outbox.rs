@@ -48,6 +48,8 @@ struct State {
     written: usize,
     /// Bytes in `queue`, less `written`.
     waiting: usize,
+    /// Bytes written since the connection began.
+    sent: u64,
     /// Somebody has said that it will flush this outbox.
     claimed: bool,
     /// The socket takes no more, or has failed: only the connection's own task goes on.
@@ -152,7 +154,7 @@ impl Outbox {
         state.blocked = outcome.is_err();
         Progress {
             written: if blocked { Poll::Pending } else { Poll::Ready(outcome) },
-            waiting: state.waiting,
+            sent: state.sent,
             closing: state.closing,
         }
     }
@@ -166,8 +168,8 @@ impl Outbox {
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) written: Poll<io::Result<()>>,
-    /// Bytes that still wait.
-    pub(crate) waiting: usize,
+    /// Bytes written since the connection began.
+    pub(crate) sent: u64,
     /// Why the connection is to end, once it is.
     pub(crate) closing: Option<Disconnect>,
 }
@@ -205,6 +207,7 @@ impl State {
     /// So many more bytes are out.
     fn advance(&mut self, count: usize) {
         self.waiting -= count;
+        self.sent += count as u64;
         self.written += count;
         while let Some(len) = self.queue.front().map(Frame::len).filter(|len| *len <= self.written) {
             self.written -= len;
@@ -360,7 +363,7 @@ mod tests {
         assert_eq!(outbox.push(frame(10)), Ok(Queued { waiting: 10, flush: true }));
         assert_eq!(outbox.push(frame(10)), Ok(Queued { waiting: 20, flush: false }), "one flush is enough");
         let (taken, progress) = write(&outbox, 1000);
-        assert_eq!((taken, progress.waiting), (20, 0));
+        assert_eq!((taken, progress.sent), (20, 20));
         assert!(progress.written.is_ready());
         outbox.flush();
         assert!(outbox.push(frame(10)).unwrap().flush);
