@@ -1,7 +1,8 @@
-//! The command line: what can be asked for, and the four commands.
+//! The command line: what can be asked for, and the commands.
 
 mod check_config;
 mod probe;
+mod rooms;
 mod serve;
 mod settings;
 mod token;
@@ -13,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use probe::ProbeArgs;
+use rooms::RoomsArgs;
 use settings::Settings;
 use token::TokenArgs;
 
@@ -27,6 +29,7 @@ Examples:
   signaling-server check-config --config signaling.toml
   signaling-server token --config signaling.toml --room 'peer-plan-*' --role write --ttl 1h
   signaling-server probe wss://signaling.example.com
+  signaling-server rooms list --data-dir /var/lib/signaling
 
 Every key can also be set by an environment variable SIGNALING_<SECTION>_<KEY>, and the port by PORT.
 Flags win over the environment, and the environment over the file.";
@@ -51,6 +54,8 @@ enum Command {
     Token(TokenArgs),
     /// Try a y-webrtc signaling server, any one, and say step by step what works.
     Probe(ProbeArgs),
+    /// List, export, import, delete and mend stored rooms, also while a server has them open.
+    Rooms(RoomsArgs),
 }
 
 /// Does what the arguments ask for. The exit code is 0 for done, 1 for failed, and 2 for a flag, a file or a setting
@@ -65,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CheckConfig(settings) => check_config::run(&settings),
         Command::Token(arguments) => token::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
+        Command::Rooms(arguments) => rooms::run(&arguments),
     }
 }
 

@@ -9,6 +9,7 @@ mod check;
 mod defaults;
 mod environment;
 mod load;
+mod relay;
 mod values;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Flag, Layers, Loaded, Origin};
+pub use relay::{RelayConfig, RelayMode};
 pub use values::{ConnectionCap, Endpoint, Period, Secret, Size};
 
 /// Everything that can be set, by section.
@@ -34,6 +36,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// How peers that no direct way connects find each other.
     pub ice: IceConfig,
+    /// What documents are relayed, and where they are kept.
+    pub relay: RelayConfig,
     /// How much one client may use.
     pub limits: LimitsConfig,
     /// Which proxies are believed about a client's address.

@@ -3,8 +3,8 @@
 //! The modules in the order a message takes: [`server`] binds and accepts, [`http`] upgrades, `connection` reads and
 //! writes one socket, `session` knows what its messages mean, [`hub`] has all rooms, [`room`] decides who hears what,
 //! [`outbox`] holds what waits for a socket. [`access`], [`limits`] and [`address`] say who may do how much;
-//! [`ice`] tells peers of STUN and TURN servers, [`config`] is what can be set, [`metrics`] and [`operator`] what can be
-//! seen.
+//! [`ice`] tells peers of STUN and TURN servers, [`store`] keeps rooms, [`config`] is what can be set, [`metrics`] and
+//! [`operator`] what can be seen.
 //!
 //! Another service can nest it:
 //!
@@ -36,5 +36,6 @@ pub mod server;
 pub mod session;
 pub mod signaling;
 mod socket;
+pub mod store;
 pub mod tls;
 pub mod watched;

@@ -5,6 +5,16 @@
 
 mod topic;
 
+pub mod document;
+pub mod relay;
+
+mod content;
+
+mod blind;
+mod presence;
+mod replica;
+mod sealed;
+
 use std::fmt;
 use std::time::Instant;
 

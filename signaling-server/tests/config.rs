@@ -127,6 +127,27 @@ fn a_bad_value_is_one_line_with_the_file_the_key_and_what_was_expected() {
         ),
         ("[ice]\nturn = [\"turn:a\"]\nsecrets = [\"\"]", "ice.secrets: secret is empty"),
         ("[ice]\nttl = \"8 days\"", "ice.ttl: validity is 691200 s, it takes 1 s to 604800 s"),
+        (
+            "[relay]\nmode = \"tape\"",
+            "relay.mode: unknown variant `tape`, expected one of `off`, `memory`, `disk`",
+        ),
+        ("[relay]\nmode = \"disk\"", "relay.data_dir: relay.mode = \"disk\" expects a directory here"),
+        (
+            "[relay]\nmode = \"memory\"\ndata_dir = \"/srv/rooms\"",
+            "relay.data_dir: is set and not used: expected relay.mode = \"disk\"",
+        ),
+        ("[relay]\nbytes_per_room = \"1GiB\"", "relay.bytes_per_room: expected 256KiB to 512MiB, found 1GiB"),
+        (
+            "[relay]\nbytes = \"1MiB\"",
+            "relay.bytes: expected 0 or at least relay.bytes_per_room, which is 64MiB, found 1MiB",
+        ),
+        (
+            "[relay]\nbytes_per_room = \"512KiB\"",
+            "relay.compact_after: expected less than relay.bytes_per_room, which is 512KiB, found 1MiB",
+        ),
+        ("[relay]\ncompact_after = 0", "relay.compact_after: expected at least 1, found 0"),
+        ("[relay]\nwrite_queue = 0", "relay.write_queue: expected at least 256KiB, found 0"),
+        ("[relay]\nsync_interval = \"2s\"", "relay.sync_interval: expected at most 1s, found 2s"),
         ("[limits]\nwrite_deadline = 0", "limits.write_deadline: expected a duration longer than 0"),
         (
             "[server]\nlisten = \":4444\"",
@@ -313,6 +334,18 @@ fn port_sets_the_port_as_it_does_for_the_reference_server() {
     let refusal =
         "environment variable PORT: server.listen: expected a port number from 0 to 65535, found \"http\"";
     assert_eq!(run_with(&["check-config"], &[("PORT", "http")]).refusal(), refusal);
+}
+
+#[test]
+fn a_data_directory_given_by_flag_means_that_rooms_are_kept_on_disk() {
+    let files = Files::new();
+    let file = files.write_text("signaling.toml", "[relay]\nmode = \"memory\"");
+    let said = run(&["check-config", "--config", &file, "--data-dir", "/srv/rooms"]);
+    for line in ["mode = \"disk\"  # flag --data-dir", "data_dir = \"/srv/rooms\"  # flag --data-dir"] {
+        assert!(said.out.lines().any(|printed| printed == line), "no {line} in\n{}", said.out);
+    }
+    let refusal = "flag --data-dir: relay.data_dir: relay.mode = \"disk\" expects a directory here";
+    assert_eq!(run(&["check-config", "--data-dir", ""]).refusal(), refusal);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub(super) struct Settings {
     /// "off" lifts every rate and count, never what bounds memory [default: on]
     #[arg(long, value_name = "on|off")]
     limits: Option<String>,
+    /// Relay documents and keep them in this directory; relay.mode is "disk" then
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
     /// How log lines look: "human" or "json" [default: human]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -49,8 +52,15 @@ impl Settings {
             ("--log-format", "log.format", &self.log_format),
         ];
         let flags = given.into_iter().filter_map(|(name, key, value)| Some((name, key, value.clone()?)));
-        flags.map(|(name, key, value)| Flag { name, key, value }).collect()
+        let flags = flags.map(|(name, key, value)| Flag { name, key, value });
+        flags.chain(self.data_dir.iter().flat_map(|dir| on_disk(dir))).collect()
     }
+}
+
+/// What `--data-dir DIR` sets.
+pub(super) fn on_disk(dir: &str) -> [Flag; 2] {
+    let flag = |key, value: &str| Flag { name: "--data-dir", key, value: value.to_owned() };
+    [flag("relay.mode", "disk"), flag("relay.data_dir", dir)]
 }
 
 /// The configuration file: the one the flag names, or else the one that `SIGNALING_CONFIG` names.

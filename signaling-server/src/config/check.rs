@@ -6,7 +6,10 @@ use turn_config::credential::{SharedSecret, Ttl};
 use turn_config::ice::MAX_SERVERS;
 use turn_config::url::{StunUrl, TurnUrl};
 
-use super::{AccessConfig, AccessMode, Config, IceConfig, LimitsConfig, Period, ProxyProtocol, Size};
+use super::{
+    AccessConfig, AccessMode, Config, IceConfig, LimitsConfig, Period, ProxyProtocol, RelayConfig, RelayMode,
+    Size,
+};
 
 /// A key at fault, and what was expected of it.
 pub(super) struct Fault {
@@ -21,6 +24,11 @@ const LEAST_MESSAGE: Size = Size::kib(4);
 const MOST_MESSAGE: Size = Size::kib(64 * 1024);
 /// Scanning takes stack or memory for each level.
 const MOST_DEPTH: usize = 1024;
+/// The longest frame of the Loro Protocol has to fit into a room, and into what waits to be written.
+const LEAST_STORED: Size = Size::kib(256);
+const MOST_SYNC_INTERVAL: Period = Period::seconds(1);
+/// What the database takes as one snapshot.
+const MOST_STORED: Size = Size::kib(512 * 1024);
 
 pub(super) fn check(config: &Config) -> Result<(), Fault> {
     nonzero("signaling.ping_interval", config.signaling.ping_interval)?;
@@ -39,6 +47,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     }
     check_access(&config.access)?;
     check_ice(&config.ice)?;
+    check_relay(&config.relay)?;
     check_limits(&config.limits)?;
     check_level(&config.log.level)
 }
@@ -120,6 +129,52 @@ fn check_ice_secrets(ice: &IceConfig) -> Result<(), Fault> {
             ),
         ),
     }
+}
+
+fn check_relay(relay: &RelayConfig) -> Result<(), Fault> {
+    match (relay.mode, &relay.data_dir) {
+        (RelayMode::Disk, None) => {
+            return mismatch(
+                "relay.data_dir",
+                "relay.mode",
+                "relay.mode = \"disk\" expects a directory here".to_owned(),
+            );
+        }
+        (RelayMode::Off | RelayMode::Memory, Some(_)) => {
+            return fault("relay.data_dir", "is set and not used: expected relay.mode = \"disk\"");
+        }
+        _ => {}
+    }
+    let room = relay.bytes_per_room;
+    if room < LEAST_STORED || room > MOST_STORED {
+        return fault(
+            "relay.bytes_per_room",
+            format!("expected {LEAST_STORED} to {MOST_STORED}, found {room}"),
+        );
+    }
+    if relay.bytes.get() > 0 && relay.bytes < room {
+        let found = relay.bytes;
+        let problem = format!("expected 0 or at least relay.bytes_per_room, which is {room}, found {found}");
+        return mismatch("relay.bytes", "relay.bytes_per_room", problem);
+    }
+    let log = relay.compact_after;
+    if log.get() == 0 {
+        return fault("relay.compact_after", "expected at least 1, found 0");
+    }
+    if log >= room {
+        let problem = format!("expected less than relay.bytes_per_room, which is {room}, found {log}");
+        return mismatch("relay.compact_after", "relay.bytes_per_room", problem);
+    }
+    if relay.write_queue < LEAST_STORED {
+        let found = relay.write_queue;
+        return fault("relay.write_queue", format!("expected at least {LEAST_STORED}, found {found}"));
+    }
+    // Longer, and a client takes an update that is not acknowledged for one that is lost.
+    if relay.sync_interval > MOST_SYNC_INTERVAL {
+        let found = relay.sync_interval;
+        return fault("relay.sync_interval", format!("expected at most {MOST_SYNC_INTERVAL}, found {found}"));
+    }
+    Ok(())
 }
 
 fn check_limits(limits: &LimitsConfig) -> Result<(), Fault> {

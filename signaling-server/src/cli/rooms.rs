@@ -1,0 +1,261 @@
+//! `rooms`: looks into a data directory and mends it, whether or not a server has it open.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{Args, Subcommand};
+use wire::RoomId;
+use wire::sync::{Crdt, Room};
+
+use super::settings::{environment, file, on_disk};
+use super::{failed, refused};
+use crate::config::{Config, ConfigError, Layers};
+use crate::store::sqlite::{Archive, Salvage};
+use crate::store::{Cut, Damage, Seq, export};
+
+const AFTER_HELP: &str = "\
+ROOM is the room's name, behind %LOR/, %EPS/, %ELO/ and so on if it is not a Loro document: plan, or %ELO/plan.
+A server that has the directory open takes notice of a change within a second.";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct RoomsArgs {
+    #[command(subcommand)]
+    command: Command,
+    /// The server's configuration, which names the data directory [env: SIGNALING_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// The data directory
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List all rooms, or what is stored of one
+    List {
+        #[arg(value_parser = room)]
+        room: Option<Room>,
+    },
+    /// Write a room to a new file, or to "-" for the terminal; what is damaged is left out, and said
+    Export {
+        #[arg(value_parser = room)]
+        room: Room,
+        file: PathBuf,
+    },
+    /// Read a room from a file, or from "-"
+    Import {
+        file: PathBuf,
+        /// Call it this, whatever it was called
+        #[arg(long = "as", value_name = "ROOM", value_parser = room)]
+        name: Option<Room>,
+        /// Put it in place of the room that is there
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Forget a room
+    Delete {
+        #[arg(value_parser = room)]
+        room: Room,
+    },
+    /// Take out what harms a room: one batch, by the number that "list ROOM" shows, or all of one author, or
+    /// "snapshot"
+    Cut {
+        #[arg(value_parser = room)]
+        room: Room,
+        #[arg(value_name = "BATCH", value_parser = part, required_unless_present = "author", conflicts_with = "author")]
+        part: Option<Cut>,
+        /// Every batch of this author
+        #[arg(long, value_name = "NAME")]
+        author: Option<String>,
+    },
+}
+
+/// Why a command came to nothing, and so with which code it ends.
+enum Trouble {
+    Refused(String),
+    Failed(String),
+    /// It was done as far as it could be; the rest has been said.
+    Partly,
+    /// Nobody reads on.
+    Unheard,
+}
+
+pub(super) fn run(arguments: &RoomsArgs) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match dir(arguments).and_then(|dir| perform(&arguments.command, &dir, &mut out)) {
+        Ok(()) | Err(Trouble::Unheard) => ExitCode::SUCCESS,
+        Err(Trouble::Refused(problem)) => refused(problem),
+        Err(Trouble::Failed(problem)) => failed(problem),
+        Err(Trouble::Partly) => ExitCode::FAILURE,
+    }
+}
+
+fn dir(arguments: &RoomsArgs) -> Result<PathBuf, Trouble> {
+    let flags = arguments.data_dir.iter().flat_map(|dir| on_disk(dir)).collect();
+    let layers = Layers { file: file(arguments.config.as_ref()), environment: environment(), flags };
+    let loaded = Config::load(&layers).map_err(|error: ConfigError| Trouble::Refused(error.to_string()))?;
+    loaded.config.relay.data_dir.ok_or_else(|| {
+        let problem = "flag --data-dir: expected the data directory, or a --config that has relay.data_dir";
+        Trouble::Refused(problem.to_owned())
+    })
+}
+
+fn perform(command: &Command, dir: &Path, out: &mut impl Write) -> Result<(), Trouble> {
+    let mut archive = Archive::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+    match command {
+        Command::List { room: None } => list(&archive, out),
+        Command::List { room: Some(room) } => describe(&archive, room, out),
+        Command::Export { room, file } => save(&archive, room, file, out),
+        Command::Import { file, name, replace } => {
+            let mut exported = opened(file)?;
+            if let Some(name) = name {
+                exported.room = name.clone();
+            }
+            match replace {
+                true => archive.replace(&exported.room, &exported.loaded).map_err(failure)?,
+                false => archive.import(&exported.room, &exported.loaded).map_err(failure)?,
+            }
+            say(out, format_args!("imported {}", shown(&exported.room)))
+        }
+        Command::Delete { room } => {
+            archive.delete(room).map_err(failure)?;
+            say(out, format_args!("deleted {}", shown(room)))
+        }
+        Command::Cut { room, part, author } => {
+            let author = author.as_deref().map(|author| Cut::Author(author.into()));
+            let cut = part.clone().or(author).expect("the flags ask for one of them");
+            let cut_out = archive.cut(room, &cut).map_err(failure)?;
+            match cut {
+                Cut::Snapshot => say(out, format_args!("cut the snapshot out of {}", shown(room))),
+                _ => say(out, format_args!("cut batches out of {}: {}", shown(room), cut_out.batches)),
+            }
+        }
+    }
+}
+
+fn list(archive: &Archive, out: &mut impl Write) -> Result<(), Trouble> {
+    let rooms = archive.list().map_err(failure)?;
+    say(out, format_args!("{:>12} {:>12} {:>8}  {:<20}  ROOM", "BYTES", "SNAPSHOT", "BATCHES", "USED"))?;
+    for info in rooms {
+        let (total, size) = (info.size.total(), info.size);
+        let used = humantime::format_rfc3339_seconds(info.used_at);
+        let room = shown(&info.room);
+        say(out, format_args!("{total:>12} {:>12} {:>8}  {used}  {room}", size.snapshot, size.batches))?;
+    }
+    Ok(())
+}
+
+fn describe(archive: &Archive, room: &Room, out: &mut impl Write) -> Result<(), Trouble> {
+    let Salvage { loaded, damage } = archive.salvage(room).map_err(failure)?;
+    if let Some(snapshot) = &loaded.snapshot {
+        say(out, format_args!("snapshot of {} bytes", snapshot.len()))?;
+    }
+    say(out, format_args!("{:>10} {:>10}  {:<24}  {:<16}  AUTHOR", "BATCH", "BYTES", "STORED", "ID"))?;
+    for logged in &loaded.log {
+        let (seq, bytes) = (logged.seq.0, logged.batch.payload.len());
+        let stored = humantime::format_rfc3339_millis(logged.stored_at);
+        let (id, author) = (logged.batch.id, logged.batch.author.as_str().escape_debug());
+        say(out, format_args!("{seq:>10} {bytes:>10}  {stored}  {id}  {author}"))?;
+    }
+    complain(&damage)
+}
+
+fn save(archive: &Archive, room: &Room, file: &Path, out: &mut impl Write) -> Result<(), Trouble> {
+    let Salvage { loaded, damage } = archive.salvage(room).map_err(failure)?;
+    let now = SystemTime::now();
+    if is_stream(file) {
+        let written = export::write(&mut BufWriter::new(&mut *out), room, &loaded, now);
+        written.map_err(|error| unsaid(&error))?;
+        return complain(&damage);
+    }
+    let named = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Trouble::Refused(format!("{}: there is such a file already", file.display()))
+        }
+        _ => Trouble::Failed(format!("{}: {error}", file.display())),
+    };
+    let mut target = BufWriter::new(File::create_new(file).map_err(named)?);
+    export::write(&mut target, room, &loaded, now).map_err(named)?;
+    let target = target.into_inner().map_err(|error| named(error.into_error()))?;
+    target.sync_all().map_err(named)?;
+    say(out, format_args!("exported {} to {}", shown(room), file.display()))?;
+    complain(&damage)
+}
+
+fn opened(file: &Path) -> Result<export::Exported, Trouble> {
+    let named = |error: export::ExportError| Trouble::Refused(format!("{}: {error}", file.display()));
+    if is_stream(file) {
+        return export::read(io::stdin().lock()).map_err(named);
+    }
+    let source = File::open(file).map_err(|error| named(error.into()))?;
+    export::read(BufReader::new(source)).map_err(named)
+}
+
+fn is_stream(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// Says what of a room is damaged; that the rest was done is not enough then.
+fn complain(damage: &[Damage]) -> Result<(), Trouble> {
+    for damage in damage {
+        eprintln!("signaling-server: {damage}");
+    }
+    if damage.is_empty() { Ok(()) } else { Err(Trouble::Partly) }
+}
+
+fn say(out: &mut impl Write, line: std::fmt::Arguments<'_>) -> Result<(), Trouble> {
+    writeln!(out, "{line}").map_err(|error| unsaid(&error))
+}
+
+fn unsaid(error: &io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Trouble::Unheard,
+        _ => Trouble::Failed(error.to_string()),
+    }
+}
+
+fn failure(error: impl std::fmt::Display) -> Trouble {
+    Trouble::Failed(error.to_string())
+}
+
+/// A room's name may hold anything; on a terminal it stays on its line.
+fn shown(room: &Room) -> String {
+    room.to_string().escape_debug().to_string()
+}
+
+fn room(text: &str) -> Result<Room, String> {
+    let typed = Crdt::ALL.into_iter().find_map(|crdt| {
+        let (magic, id) = text.split_once('/')?;
+        (magic.as_bytes() == crdt.magic()).then_some((crdt, id))
+    });
+    let (crdt, id) = typed.unwrap_or((Crdt::Loro, text));
+    Ok(Room { crdt, id: RoomId::try_from(id).map_err(|error| error.to_string())? })
+}
+
+fn part(text: &str) -> Result<Cut, String> {
+    match text.parse() {
+        _ if text == "snapshot" => Ok(Cut::Snapshot),
+        Ok(seq) => Ok(Cut::Batch(Seq(seq))),
+        Err(_) => Err("expected the number of a batch, or \"snapshot\"".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_is_a_loro_document_unless_it_says_otherwise() {
+        let named = |crdt, id| Ok(Room { crdt, id: RoomId::try_from(id).unwrap() });
+        assert_eq!(room("plan"), named(Crdt::Loro, "plan"));
+        assert_eq!(room("a/b"), named(Crdt::Loro, "a/b"));
+        assert_eq!(room("%ELO/a/b"), named(Crdt::Sealed, "a/b"));
+        assert_eq!(room("%LOR/%ELO/plan"), named(Crdt::Loro, "%ELO/plan"));
+        assert_eq!(room("%XYZ/plan"), named(Crdt::Loro, "%XYZ/plan"));
+        assert_eq!(room(&"x".repeat(129)), Err("room id is 129 bytes, limit is 128".to_owned()));
+    }
+}

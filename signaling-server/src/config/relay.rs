@@ -1,0 +1,74 @@
+//! `[relay]`: rooms of the Loro Protocol, and how they are kept.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Period, Size, values};
+use crate::store::Caps;
+
+/// `[relay]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Whether documents and presence are relayed, and where they are kept. Default `off`.
+    pub mode: RelayMode,
+    /// Mode `disk`: the directory for the database; made if there is none. Default none.
+    #[serde(with = "values::empty_is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// How many rooms may be stored. Default 10000; 0: no limit.
+    pub rooms: usize,
+    /// How many bytes one room may take in the store, snapshot and log together. Bounds memory. Default 64 MiB.
+    pub bytes_per_room: Size,
+    /// How many bytes all rooms together may take in the store; at least `bytes_per_room`. Default 4 GiB; 0: no limit.
+    pub bytes: Size,
+    /// How long a room is kept that nobody uses. Default 0: for ever.
+    pub abandoned_after: Period,
+    /// How long a room's log grows before it becomes a snapshot; less than `bytes_per_room`. Default 1 MiB.
+    pub compact_after: Size,
+    /// Mode `disk`: how many bytes may wait to be written; what comes on top is refused. Bounds memory. Default 64 MiB.
+    pub write_queue: Size,
+    /// Mode `disk`: how long there is at least between two syncs of the disk; what comes meanwhile is synced and
+    /// acknowledged together. Default 50 ms; 0: nothing waits for anything else.
+    pub sync_interval: Period,
+}
+
+/// Where documents are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayMode {
+    /// Nothing is relayed: the server does signaling alone.
+    #[default]
+    Off,
+    /// In memory, until the server ends.
+    Memory,
+    /// On disk: an acknowledged update survives any crash.
+    Disk,
+}
+
+impl RelayConfig {
+    /// How much may be stored.
+    pub fn caps(&self) -> Caps {
+        Caps {
+            rooms: self.rooms as u64,
+            bytes_per_room: self.bytes_per_room.get() as u64,
+            bytes: self.bytes.get() as u64,
+        }
+    }
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            mode: RelayMode::Off,
+            data_dir: None,
+            rooms: 10_000,
+            bytes_per_room: Size::kib(64 * 1024),
+            bytes: Size::kib(4 * 1024 * 1024),
+            abandoned_after: Period::seconds(0),
+            compact_after: Size::kib(1024),
+            write_queue: Size::kib(64 * 1024),
+            sync_interval: Period::millis(50),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! `%EPH` and `%EPS`: who is there and what they are doing, as the newest bytes for each key.
+//!
+//! An entry is judged by the stamp of its author's clock and by nothing else, as every `EphemeralStore` judges it, so
+//! a client whose clock is slow is seen like any other. Its bytes are kept and handed out as they came.
+//!
+//! What a connection has announced leaves with it: the others get a deletion, stamped one past the entry's own stamp.
+//! Deleted keys are remembered, so that a client that comes back with an old store does not bring a ghost with it.
+//! In a `%EPS` room entries outlive their connections.
+
+mod entries;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use wire::sync::Status;
+
+use super::ConnectionId;
+use super::content::{Answer, Job, Opening, Taken};
+use entries::Entry;
+
+/// What each key is counted as beyond its bytes.
+const OVERHEAD: usize = 128;
+
+/// The newest entries of a room.
+#[derive(Debug)]
+pub(super) struct Presence {
+    keys: HashMap<Bytes, Known>,
+    /// Bytes of `keys`, and what they may be.
+    len: usize,
+    most: usize,
+    lasting: bool,
+    /// Connections that have ended and may come back until then, the first to go first.
+    leaving: Vec<(Instant, ConnectionId)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    entry: Entry,
+    /// Those that have announced it. Never empty, unless the entry is a deletion or nobody's business.
+    holders: Vec<ConnectionId>,
+    /// It was announced by itself, as stores do when something is set, and not as part of all that a store knew.
+    sure: bool,
+}
+
+impl Presence {
+    /// `%EPH`: at most so many bytes; entries leave with who announced them.
+    pub(super) fn passing(most: usize) -> Self {
+        Self { keys: HashMap::new(), len: 0, most, lasting: false, leaving: Vec::new() }
+    }
+
+    /// `%EPS`: at most so many bytes; entries stay.
+    pub(super) fn lasting(most: usize) -> Self {
+        Self { lasting: true, ..Self::passing(most) }
+    }
+
+    pub(super) fn is_lasting(&self) -> bool {
+        self.lasting
+    }
+
+    pub(super) fn clear(&mut self) {
+        let empty = Self::passing(self.most);
+        *self = Self { lasting: self.lasting, ..empty };
+    }
+
+    pub(super) fn perform(&mut self, job: &Job) -> Answer {
+        match job {
+            Job::Open(opening) => match self.open(opening) {
+                Ok(()) => Answer::Opened { set_aside: Vec::new() },
+                Err(reason) => Answer::Unreadable(reason),
+            },
+            Job::Join { .. } => {
+                Answer::Joined { version: Bytes::new(), updates: self.state().into_iter().collect() }
+            }
+            Job::Batch(batch) => Answer::Taken(self.take(batch.receipt.who, &batch.updates)),
+            Job::Snapshot => Answer::Snapshot(self.state().into_iter().collect()),
+        }
+    }
+
+    fn open(&mut self, opening: &Opening) -> Result<(), String> {
+        let mut updates = opening.snapshot()?;
+        for (_, batch) in opening.log() {
+            updates.extend(batch?);
+        }
+        for update in updates {
+            let entries = entries::parse(&update).map_err(|_| "the stored presence is damaged".to_owned())?;
+            entries.into_iter().for_each(|entry| self.keep(None, true, entry));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, from: ConnectionId, updates: &[Bytes]) -> Taken {
+        let mut news = false;
+        for (index, update) in updates.iter().enumerate() {
+            let Ok(entries) = entries::parse(update) else {
+                return Taken { news, ..Taken::refused_after(index, Status::InvalidUpdate) };
+            };
+            if !self.make_room(&entries) {
+                return Taken { news, ..Taken::refused_after(index, Status::PayloadTooLarge) };
+            }
+            news |= !entries.is_empty();
+            let sure = entries.len() == 1;
+            entries.into_iter().for_each(|entry| self.keep(Some(from), sure, entry));
+        }
+        Taken { news, ..Taken::all(updates.len()) }
+    }
+
+    /// Whether these fit, once deleted keys are forgotten if need be.
+    fn make_room(&mut self, entries: &[Entry]) -> bool {
+        let more = |keys: &HashMap<Bytes, Known>| {
+            let growth = entries.iter().map(|entry| {
+                let before = keys.get(&entry.key).map_or(0, |known| weight(&known.entry));
+                weight(entry).saturating_sub(before)
+            });
+            growth.sum::<usize>()
+        };
+        if self.len + more(&self.keys) <= self.most {
+            return true;
+        }
+        self.keys.retain(|_, known| !known.entry.deleted);
+        self.len = self.keys.values().map(|known| weight(&known.entry)).sum();
+        self.len + more(&self.keys) <= self.most
+    }
+
+    fn keep(&mut self, from: Option<ConnectionId>, sure: bool, entry: Entry) {
+        let from = from.filter(|_| !self.lasting);
+        if let Some(known) = self.keys.get_mut(&entry.key) {
+            if known.entry.stamp > entry.stamp {
+                return;
+            }
+            if known.entry.stamp == entry.stamp {
+                known.claim(from, sure, &self.leaving);
+                return;
+            }
+        }
+        let entry = entry.detached();
+        let key = Bytes::copy_from_slice(&entry.key);
+        self.len += weight(&entry);
+        let known = Known { holders: from.into_iter().collect(), sure, entry };
+        if let Some(before) = self.keys.insert(key, known) {
+            self.len -= weight(&before.entry);
+        }
+    }
+
+    /// The newest entries as an update, deletions included; those of connections that may be gone are left out, so
+    /// that nobody takes them up who has not seen them.
+    fn state(&self) -> Option<Bytes> {
+        let stays = |known: &&Known| {
+            known.holders.is_empty() || known.holders.iter().any(|holder| !is_leaving(&self.leaving, *holder))
+        };
+        let entries: Vec<_> = self.keys.values().filter(stays).map(|known| &known.entry.bytes).collect();
+        (!entries.is_empty()).then(|| entries::join(entries.into_iter()))
+    }
+
+    /// A connection has left: what it alone has announced is deleted, now or when it has not come back in time.
+    pub(super) fn leave(&mut self, now: Instant, who: ConnectionId, grace: Duration) -> Option<Bytes> {
+        if grace.is_zero() {
+            return self.forget(who);
+        }
+        if self.keys.values().any(|known| known.holders.contains(&who)) {
+            self.leaving.push((now + grace, who));
+        }
+        None
+    }
+
+    /// Deletes what belongs to connections whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Bytes> {
+        let over = self.leaving.iter().take_while(|(at, _)| *at <= now).count();
+        let gone: Vec<_> = self.leaving.drain(..over).collect();
+        let deletions: Vec<_> = gone.into_iter().flat_map(|(_, who)| self.release(who)).collect();
+        (!deletions.is_empty()).then(|| entries::join(deletions.iter()))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.leaving.first().map(|(at, _)| *at)
+    }
+
+    fn forget(&mut self, who: ConnectionId) -> Option<Bytes> {
+        let deletions = self.release(who);
+        (!deletions.is_empty()).then(|| entries::join(deletions.iter()))
+    }
+
+    /// Takes a connection's hands off everything, and deletes what nobody holds any more.
+    fn release(&mut self, who: ConnectionId) -> Vec<Bytes> {
+        let mut deletions = Vec::new();
+        for known in self.keys.values_mut() {
+            let held = known.holders.len();
+            known.holders.retain(|holder| *holder != who);
+            if known.holders.len() == held || !known.holders.is_empty() || known.entry.deleted {
+                continue;
+            }
+            let before = weight(&known.entry);
+            known.entry = entries::deletion(&known.entry);
+            self.len = self.len - before + weight(&known.entry);
+            deletions.push(known.entry.bytes.clone());
+        }
+        deletions
+    }
+}
+
+impl Known {
+    /// The same entry is announced once more. By its author who is back? By somebody who has heard of it, as stores
+    /// announce all that they know when they join? Who has set it by itself is believed; else it is held by all who
+    /// announced it, and leaves with the last of them.
+    fn claim(&mut self, from: Option<ConnectionId>, sure: bool, leaving: &[(Instant, ConnectionId)]) {
+        let Some(from) = from.filter(|from| !self.holders.contains(from)) else { return };
+        let held = self.holders.len();
+        self.holders.retain(|holder| !is_leaving(leaving, *holder));
+        if sure && !self.sure {
+            self.holders.clear();
+            self.sure = true;
+        } else if self.sure && self.holders.len() == held {
+            return;
+        }
+        self.holders.push(from);
+    }
+}
+
+fn is_leaving(leaving: &[(Instant, ConnectionId)], who: ConnectionId) -> bool {
+    leaving.iter().any(|(_, left)| *left == who)
+}
+
+fn weight(entry: &Entry) -> usize {
+    entry.bytes.len() + OVERHEAD
+}

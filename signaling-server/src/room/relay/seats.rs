@@ -1,0 +1,123 @@
+//! Who is in a room of the Loro Protocol, what each may do, and who is to be told to join again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use wire::sync::Permission;
+
+use super::Author;
+use crate::room::ConnectionId;
+
+/// Everybody who has joined, or has asked to.
+#[derive(Debug)]
+pub(super) struct Seats {
+    seats: HashMap<ConnectionId, Seat>,
+    /// The least time between two suggestions to one member.
+    patience: Duration,
+}
+
+/// One member, or somebody about to become one.
+#[derive(Debug)]
+struct Seat {
+    permission: Permission,
+    author: Author,
+    /// Its join has been answered: from then on it hears what the others say.
+    seated: bool,
+    suggested: Option<Instant>,
+    /// A suggestion that came too soon after the last one is made then.
+    due: Option<Instant>,
+    /// It was refused something that it can bring again once the store works.
+    owed: bool,
+}
+
+impl Seats {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { seats: HashMap::new(), patience }
+    }
+
+    /// Keeps a seat, or changes what its holder may do from now on.
+    pub(super) fn reserve(&mut self, who: ConnectionId, permission: Permission, author: Author) {
+        let seat = self.seats.entry(who).or_insert_with(|| Seat {
+            permission,
+            author: author.clone(),
+            seated: false,
+            suggested: None,
+            due: None,
+            owed: false,
+        });
+        seat.permission = permission;
+        seat.author = author;
+    }
+
+    /// Its join is being answered. What it may do; `None` if it has left meanwhile.
+    pub(super) fn take(&mut self, who: ConnectionId) -> Option<Permission> {
+        let seat = self.seats.get_mut(&who)?;
+        seat.seated = true;
+        Some(seat.permission)
+    }
+
+    /// Whether it was there at all.
+    pub(super) fn leave(&mut self, who: ConnectionId) -> bool {
+        self.seats.remove(&who).is_some()
+    }
+
+    /// Everybody leaves.
+    pub(super) fn clear(&mut self) {
+        self.seats.clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub(super) fn contains(&self, who: ConnectionId) -> bool {
+        self.seats.contains_key(&who)
+    }
+
+    /// Under which name it may write; `None` if it may not.
+    pub(super) fn writer(&self, who: ConnectionId) -> Option<&Author> {
+        let seat = self.seats.get(&who)?;
+        (seat.permission == Permission::Write).then_some(&seat.author)
+    }
+
+    /// Those who hear what is said, in no particular order.
+    pub(super) fn seated(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.seats.iter().filter(|(_, seat)| seat.seated).map(|(who, _)| *who)
+    }
+
+    /// Whether to suggest now that it joins again. If that has been done a moment ago, it becomes due later.
+    pub(super) fn suggest(&mut self, now: Instant, who: ConnectionId) -> bool {
+        let Some(seat) = self.seats.get_mut(&who) else { return false };
+        let allowed = seat.suggested.map_or(now, |last| last + self.patience);
+        if now < allowed {
+            seat.due = Some(allowed);
+            return false;
+        }
+        seat.suggested = Some(now);
+        seat.due = None;
+        true
+    }
+
+    /// Somebody whose suggestion has become due by now.
+    pub(super) fn overdue(&self, now: Instant) -> Option<ConnectionId> {
+        self.seats.iter().find(|(_, seat)| seat.due.is_some_and(|due| due <= now)).map(|(who, _)| *who)
+    }
+
+    /// When the next suggestion becomes due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.seats.values().filter_map(|seat| seat.due).min()
+    }
+
+    /// It was refused something while nothing could be stored.
+    pub(super) fn owe(&mut self, who: ConnectionId) {
+        if let Some(seat) = self.seats.get_mut(&who) {
+            seat.owed = true;
+        }
+    }
+
+    /// Those who were refused something while nothing could be stored. Asked once.
+    pub(super) fn owed(&mut self) -> Vec<ConnectionId> {
+        let seats = self.seats.iter_mut();
+        seats.filter_map(|(who, seat)| std::mem::take(&mut seat.owed).then_some(*who)).collect()
+    }
+}
