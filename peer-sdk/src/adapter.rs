@@ -1,0 +1,1 @@
+//! The ways to other peers and to the local disk.

@@ -1,0 +1,3 @@
+//! A peer that keeps a Loro document in step over a hub, the local disk and WebRTC.
+
+pub mod adapter;
