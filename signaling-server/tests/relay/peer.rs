@@ -38,9 +38,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) async fn connect(url: &str, room: Room) -> Self {
+        Self::try_connect(url, room).await.unwrap()
+    }
+
+    /// The same, where the server may be gone.
+    pub(crate) async fn try_connect(url: &str, room: Room) -> Result<Self, tungstenite::Error> {
         let connected = tokio::time::timeout(PATIENCE, tokio_tungstenite::connect_async(url)).await;
-        Self {
-            socket: connected.expect("a connection in time").unwrap().0,
+        Ok(Self {
+            socket: connected.expect("a connection in time")?.0,
             room,
             doc: LoroDoc::new(),
             fragments: Reassembly::new(FragmentLimits::default()),
@@ -51,7 +56,7 @@ impl Peer {
             updates: Vec::new(),
             received: 0,
             blind: false,
-        }
+        })
     }
 
     /// A member of a document's room.
@@ -75,6 +80,19 @@ impl Peer {
         };
         self.say(&Message::JoinRequest { auth: Bytes::from_static(token), version }).await;
         self.next_said(|said| matches!(said, Message::JoinOk { .. } | Message::JoinError { .. })).await
+    }
+
+    /// Joins; `None` if the server goes before it has answered.
+    pub(crate) async fn try_enter(&mut self) -> Option<()> {
+        let version = self.doc.oplog_vv().encode().into();
+        let request = Message::JoinRequest { auth: Bytes::new(), version }.encode(&self.room).unwrap();
+        self.try_say_raw(request).await.ok()?;
+        while self.said.is_empty() {
+            self.step().await.ok()?;
+        }
+        let answer = self.said.pop_front();
+        assert!(matches!(answer, Some(Message::JoinOk { .. })), "{answer:?}");
+        Some(())
     }
 
     pub(crate) async fn say(&mut self, message: &Message) {
