@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { LoroDoc } from 'loro-crdt'
 import { CrdtType, MessageType } from 'loro-protocol'
-import { Peer, arrives, directory, noise, reads, relay, room, until, write } from './peers.mjs'
+import { Peer, arrives, directory, noise, reads, relay, room, until, write, writeMuch } from './peers.mjs'
 
 /** @param url where a server relays in memory */
 export function documents (url) {
@@ -143,9 +143,7 @@ export function documents (url) {
     const name = room()
     const [author, reader] = [new Peer(t, url()), new Peer(t, url())]
     const [{ doc }, { doc: live }] = [await author.document(name), await reader.document(name)]
-    const blob = Buffer.from(noise(5_000_000))
-    doc.getMap('files').set('blob', blob)
-    doc.commit()
+    writeMuch(doc, 5_000_000)
     await author.acked()
     const [header] = author.socket.sent.filter(frame => frame.type === MessageType.DocUpdateFragmentHeader)
     assert.ok(header.fragmentCount >= 20 && header.totalSizeBytes >= 5_000_000, 'the client sends it in fragments')
@@ -154,7 +152,8 @@ export function documents (url) {
     const late = new Peer(t, url())
     const { doc: copy } = await late.caughtUp(name)
     assert.ok(late.received(MessageType.DocUpdateFragmentHeader, name).length > 0, 'a newcomer gets it in fragments')
-    for (const got of [live, copy]) assert.ok(blob.equals(got.getMap('files').get('blob')))
+    const blob = doc.getMap('files').get('blob')
+    for (const got of [live, copy]) assert.ok(Buffer.from(got.getMap('files').get('blob')).equals(blob))
     write(copy, 'and back')
     await arrives(doc, 'and back')
   })

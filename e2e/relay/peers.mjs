@@ -173,6 +173,12 @@ export function write (doc, line) {
   doc.commit()
 }
 
+/** Puts so many bytes into the document, as one commit. As text they would cost whoever merges them seconds. */
+export function writeMuch (doc, bytes) {
+  doc.getMap('files').set('blob', Buffer.from(noise(bytes)))
+  doc.commit()
+}
+
 /** The document's text holds this line. */
 export const reads = (doc, line) => doc.getText('text').toString().includes(`${line}\n`)
 

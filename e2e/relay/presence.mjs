@@ -43,17 +43,43 @@ export function presence (url) {
     assert.deepEqual(late.getAllStates(), { stays: { line: 2 } })
   })
 
-  it('shows again who was torn away and came back, though it set nothing anew', async t => {
+  it('shows again who was torn away, came back and set something', async t => {
     const name = room()
-    const [flapping, stayer] = [new Peer(t, url(), { reconnect: { initialDelayMs: 200 } }), new Peer(t, url())]
+    const [flapping, stayer] = [new Peer(t, url(), { reconnect: { initialDelayMs: 100 } }), new Peer(t, url())]
     const [back, seen] = [await flapping.presence(name), await stayer.presence(name)]
     back.set('back', { line: 1 })
     await until('presence', () => seen.get('back'))
     flapping.socket.terminate()
     await until('its leaving', () => !seen.get('back'), 1_000)
-    await until('its return', () => seen.get('back'), 5_000)
+    await until('its return', () => flapping.socket.readyState === WebSocket.OPEN)
     back.set('back', { line: 2 })
     await until('what it sets then', () => seen.get('back')?.line === 2)
+  })
+
+  it('bears with a network that flaps, if it is told to, and with nothing longer', async t => {
+    const name = room()
+    const { url } = await relay(t, { env: { SIGNALING_RELAY_PRESENCE_GRACE: '2s' } })
+    const [flapping, stayer] = [new Peer(t, url, { reconnect: { initialDelayMs: 100 } }), new Peer(t, url)]
+    const [back, seen] = [await flapping.presence(name), await stayer.presence(name)]
+    back.set('back', { line: 1 })
+    await until('presence', () => seen.get('back'))
+    const removed = []
+    seen.subscribe(event => removed.push(...event.removed))
+
+    const torn = flapping.socket
+    torn.terminate()
+    await until('its return', () => flapping.socket !== torn && flapping.socket.readyState === WebSocket.OPEN)
+    const late = await new Peer(t, url).presence(name)
+    await until('a newcomer who sees it', () => late.get('back'))
+    await flapping.acked()
+    const witnessed = performance.now()
+    await until('the end of the grace', () => performance.now() - witnessed > 2_000)
+    assert.deepEqual(removed, [])
+    assert.deepEqual(seen.getAllStates(), { back: { line: 1 } })
+
+    flapping.vanish()
+    await until('its leaving', () => !seen.get('back') && !late.get('back'), 3_000)
+    assert.deepEqual(removed, ['back'])
   })
 
   for (const [clock, shift] of [['20 s slow', -20_000], ['20 s fast', 20_000]]) {
