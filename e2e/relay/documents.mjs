@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { LoroDoc } from 'loro-crdt'
-import { CrdtType, MessageType } from 'loro-protocol'
+import { CrdtType, MessageType, UpdateStatusCode } from 'loro-protocol'
 import { Peer, arrives, directory, noise, reads, relay, room, until, write, writeMuch } from './peers.mjs'
 
 /** @param url where a server relays in memory */
@@ -137,6 +137,17 @@ export function documents (url) {
     for (const seen of [others, third]) await until('presence', () => seen.get('left')?.cursor === 3)
     assert.equal(onlyPresent.updateBytes(name, CrdtType.Loro), 0)
     assert.deepEqual(theirs.doc.toJSON(), { text: 'a document\n' })
+  })
+
+  it('lets a client that wrote too fast repair itself', async t => {
+    const name = room()
+    const { url } = await relay(t, { env: { SIGNALING_RELAY_UPDATES_PER_SECOND: '2', SIGNALING_RELAY_UPDATES_BURST: '3' } })
+    const [fast, reader] = [new Peer(t, url), new Peer(t, url)]
+    const [{ doc, refused }, { doc: copy }] = [await fast.document(name), await reader.document(name)]
+    for (let line = 0; line < 20; line++) write(doc, `line ${line}`)
+    await until('every line', () => copy.version().compare(doc.version()) === 0)
+    assert.deepEqual(copy.toJSON(), doc.toJSON())
+    assert.ok(refused.length > 0 && refused.every(status => status === UpdateStatusCode.RateLimited), `refused with ${refused}`)
   })
 
   it('takes an update of 5 MB up and down in fragments', async t => {
