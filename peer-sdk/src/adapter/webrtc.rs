@@ -18,6 +18,7 @@ mod outbox;
 mod owner;
 mod pace;
 mod signal;
+mod way;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -213,6 +214,7 @@ pub struct Connection {
     commands: mpsc::Sender<Command>,
     outbox: Arc<Outbox>,
     ended: watch::Receiver<bool>,
+    close: CancellationToken,
     role: Role,
     // Last, so that a dropped handle stops the task.
     _stop: tokio_util::sync::DropGuard,
@@ -231,7 +233,6 @@ pub(crate) enum Command {
     Signal(Signal),
     Renegotiate,
     RestartIce(Option<Vec<IceServer>>),
-    Close,
 }
 
 impl Connection {
@@ -242,7 +243,7 @@ impl Connection {
         let (commands, requests) = mpsc::channel(COMMANDS);
         let (tell, events) = mpsc::channel(EVENTS);
         let (end, ended) = watch::channel(false);
-        let stop = CancellationToken::new();
+        let (close, stop) = (CancellationToken::new(), CancellationToken::new());
         // A message larger than the whole budget could never be taken.
         let room = Arc::new(Semaphore::new(settings.inbox.max(MAX_MESSAGE)));
         let pace = Arc::new(Pace::default());
@@ -252,10 +253,11 @@ impl Connection {
             room: Arc::clone(&room),
             outbox: Arc::clone(&outbox),
             pace,
+            close: close.clone(),
             stop: stop.clone(),
         };
         tokio::spawn(owner::run(role, settings, link, requests, queue, end));
-        (Self { commands, outbox, ended, role, _stop: stop.drop_guard() }, Events { events, room })
+        (Self { commands, outbox, ended, close, role, _stop: stop.drop_guard() }, Events { events, room })
     }
 
     /// Which side this is.
@@ -316,8 +318,7 @@ impl Connection {
     /// when it is called again. [`Event::Closed`] says when it is done.
     pub fn close(&self) {
         self.outbox.shut();
-        // A full queue is one whose task will see the handle dropped.
-        let _ = self.commands.try_send(Command::Close);
+        self.close.cancel();
     }
 
     /// Ready once the connection has ended and its sockets are closed, whether or not the events were read.

@@ -94,7 +94,10 @@ impl Address {
         if host.is_empty() {
             return Err(malformed());
         }
-        let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => if is_secure { 443 } else { 80 },
+            _ => authority.port_u16().ok_or_else(malformed)?,
+        };
         Ok(Self { host, port, is_secure, uri })
     }
 

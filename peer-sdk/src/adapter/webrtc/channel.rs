@@ -21,6 +21,13 @@ pub(super) enum Stage {
     Ended,
 }
 
+/// Whether every message arrives, in order.
+pub(super) async fn is_reliable(channel: &dyn DataChannel) -> bool {
+    matches!(channel.ordered().await, Ok(true))
+        && matches!(channel.max_retransmits().await, Ok(None))
+        && matches!(channel.max_packet_life_time().await, Ok(None))
+}
+
 /// Reads until the channel has ended. `largest` is what the other side takes.
 pub(super) async fn read(
     channel: Arc<dyn DataChannel>,
@@ -35,10 +42,10 @@ pub(super) async fn read(
             DataChannelEvent::OnOpen if *stage.borrow() == Stage::Opening => {
                 let label = channel.label().await.unwrap_or_default();
                 let max_message_size = *largest.borrow();
-                let told = link.tell(Event::Open { label, max_message_size }).await;
+                // First, so that whoever hears of it can send.
                 link.outbox.open(max_message_size);
                 stage.send_replace(Stage::Open);
-                told
+                link.tell(Event::Open { label, max_message_size }).await
             }
             DataChannelEvent::OnMessage(message) if is_heard => pass_on(&link, message).await,
             DataChannelEvent::OnClose => break,
@@ -67,9 +74,8 @@ async fn pass_on(link: &Link, message: RTCDataChannelMessage) -> Result<(), Gone
 pub(super) async fn write(
     channel: Arc<dyn DataChannel>,
     link: Link,
-    queue: Arc<tokio::sync::Mutex<mpsc::Receiver<Bytes>>>,
+    mut queue: mpsc::Receiver<Bytes>,
 ) {
-    let mut queue = queue.lock().await;
     while let Some(message) = queue.recv().await {
         let len = message.len();
         link.pace.busy();
@@ -85,10 +91,21 @@ pub(super) async fn write(
     }
 }
 
+/// Closes a channel that is not ours, and waits until the other side has heard it.
+pub(super) async fn decline(channel: &dyn DataChannel) {
+    if channel.close().await.is_ok() {
+        while let Some(event) = channel.poll().await {
+            if matches!(event, DataChannelEvent::OnClose) {
+                return;
+            }
+        }
+    }
+}
+
 /// Waits until everything that was queued has been acknowledged.
 pub(super) async fn flushed(channel: &dyn DataChannel, link: &Link) {
     while link.outbox.queued() > 0 || channel.outstanding_bytes().await.is_ok_and(|bytes| bytes > 0) {
-        link.pace.nudge();
+        link.pace.kick();
         tokio::time::sleep(LOOK).await;
     }
 }

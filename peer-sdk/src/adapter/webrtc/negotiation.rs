@@ -31,6 +31,8 @@ pub(super) struct Negotiation {
     described: bool,
     early: Vec<RTCIceCandidateInit>,
     looked_at: usize,
+    /// The fingerprint of the other side's certificate, which stays the same as long as the connection.
+    certificate: String,
     /// What our media section is called.
     mid: String,
     /// Signals to be brought to the other side, in order.
@@ -48,6 +50,21 @@ pub(super) enum Offer {
     Restart,
 }
 
+/// What is kept of a description of the other side.
+struct Heard {
+    largest: usize,
+    certificate: String,
+}
+
+impl From<&str> for Heard {
+    fn from(sdp: &str) -> Self {
+        Self {
+            largest: signal::max_message_size(sdp),
+            certificate: signal::fingerprint(sdp).to_owned(),
+        }
+    }
+}
+
 impl Negotiation {
     pub(super) fn new(connection: Arc<dyn PeerConnection>, role: Role) -> Self {
         Self {
@@ -58,6 +75,7 @@ impl Negotiation {
             described: false,
             early: Vec::new(),
             looked_at: 0,
+            certificate: String::new(),
             mid: "0".to_owned(),
             said: Vec::new(),
             largest: None,
@@ -112,6 +130,8 @@ impl Negotiation {
     /// A signal of the other side. An error means that it could not be applied, and that nothing has changed.
     pub(super) async fn hear(&mut self, signal: Signal) -> Result<(), Error> {
         match signal {
+            // Somebody who speaks in the name of the other side.
+            Signal::Offer(sdp) | Signal::Answer(sdp) if self.is_strange(&sdp) => Ok(()),
             Signal::Offer(sdp) => self.hear_offer(sdp).await,
             Signal::Answer(sdp) => self.hear_answer(sdp).await,
             Signal::Candidate(candidate) => self.hear_candidate(candidate).await,
@@ -122,6 +142,10 @@ impl Negotiation {
         }
     }
 
+    fn is_strange(&self, sdp: &str) -> bool {
+        self.described && signal::fingerprint(sdp) != self.certificate
+    }
+
     async fn hear_offer(&mut self, sdp: String) -> Result<(), Error> {
         if self.offered {
             // Both have offered: the initiator's offer stands, and the other one is taken back.
@@ -130,12 +154,12 @@ impl Negotiation {
             }
             self.take_back().await?;
         }
-        let largest = signal::max_message_size(&sdp);
+        let heard = Heard::from(sdp.as_str());
         let offer = RTCSessionDescription::offer(sdp)?;
         self.connection.set_remote_description(offer).await?;
         match self.answer().await {
             Ok(()) => {
-                self.has_heard(largest).await;
+                self.has_heard(heard).await;
                 Ok(())
             }
             Err(error) => {
@@ -162,11 +186,11 @@ impl Negotiation {
         if !self.offered {
             return Ok(());
         }
-        let largest = signal::max_message_size(&sdp);
+        let heard = Heard::from(sdp.as_str());
         let answer = RTCSessionDescription::answer(sdp)?;
         self.connection.set_remote_description(answer).await?;
         self.offered = false;
-        self.has_heard(largest).await;
+        self.has_heard(heard).await;
         match self.next.take() {
             Some(offer) => self.offer(offer).await,
             None => Ok(()),
@@ -188,8 +212,9 @@ impl Negotiation {
     }
 
     /// There is a description of the other side: what came before it can be applied.
-    async fn has_heard(&mut self, largest: usize) {
-        self.largest = Some(largest);
+    async fn has_heard(&mut self, heard: Heard) {
+        self.largest = Some(heard.largest);
+        self.certificate = heard.certificate;
         self.described = true;
         self.looked_at = self.early.len();
         for candidate in std::mem::take(&mut self.early) {

@@ -13,6 +13,9 @@ use super::pace::Pace;
 /// Messages that wait, whatever their size. One more is [`SendError::Full`].
 const MESSAGES: usize = 1024;
 
+/// In the place of the largest message of a channel that takes no more.
+const SHUT: usize = usize::MAX;
+
 /// Why a message was not queued.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SendError {
@@ -57,14 +60,15 @@ impl Outbox {
         (Arc::new(outbox), taken)
     }
 
-    /// From now on messages are taken, up to `largest` bytes each.
+    /// From now on messages are taken, up to `largest` bytes each, unless nothing is taken any more.
     pub(crate) fn open(&self, largest: usize) {
-        self.largest.store(largest.clamp(1, MAX_MESSAGE), Ordering::SeqCst);
+        let largest = largest.clamp(1, MAX_MESSAGE);
+        let _ = self.largest.compare_exchange(0, largest, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// From now on nothing is taken.
     pub(crate) fn shut(&self) {
-        self.largest.store(0, Ordering::SeqCst);
+        self.largest.store(SHUT, Ordering::SeqCst);
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -73,7 +77,7 @@ impl Outbox {
 
     pub(crate) fn push(&self, message: Bytes) -> Result<usize, SendError> {
         let (len, limit) = (message.len(), self.largest.load(Ordering::SeqCst));
-        if limit == 0 {
+        if limit == 0 || limit == SHUT {
             return Err(SendError::NotOpen);
         }
         if len > limit {

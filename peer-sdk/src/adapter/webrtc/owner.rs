@@ -1,22 +1,24 @@
 //! The task that owns a connection, from its first offer until its sockets are closed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use webrtc::data_channel::DataChannel;
 use webrtc::error::Error;
-use webrtc::peer_connection::{RTCIceCandidateType, RTCPeerConnectionState as State, StatsSelector};
+use webrtc::peer_connection::RTCPeerConnectionState as State;
 
 use super::assemble::{self, Assembled, Happening, Owned};
 use super::channel::{self, Stage};
 use super::negotiation::{Negotiation, Offer};
 use super::outbox::Outbox;
 use super::pace::Pace;
-use super::{CloseReason, Command, Event, LABEL, MAX_MESSAGE, Path, Role, Settings};
+use super::way::{self, Way};
+use super::{CloseReason, Command, Event, LABEL, MAX_MESSAGE, Role, Settings};
 use crate::adapter::ice::{IceServer, Usable};
 
 /// How often an open connection is looked at: its way, its round trip, and whether it is at rest.
@@ -47,6 +49,8 @@ pub(super) struct Link {
     pub(super) room: Arc<Semaphore>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) pace: Arc<Pace>,
+    /// Cancelled when the connection is to be closed in order.
+    pub(super) close: CancellationToken,
     /// Cancelled when the handle is dropped.
     pub(super) stop: CancellationToken,
 }
@@ -73,11 +77,15 @@ pub(super) async fn run(
     let (outbox, events) = (Arc::clone(&link.outbox), link.events.clone());
     // In a task of its own, so that even a panic over what a stranger sent ends in an event.
     let living = tokio::spawn(live(role, settings, link, requests, queue));
-    let reason = living.await.unwrap_or_else(|panic| CloseReason::Fault(panic.to_string()));
+    let (reason, mut reading) = living.await.unwrap_or_else(|panic| {
+        let reason = CloseReason::Fault(panic.to_string());
+        (reason, JoinSet::new())
+    });
     outbox.shut();
     end.send_replace(true);
     tracing::debug!(%reason, "a connection has ended");
-    // Waits for a reader that is behind; nothing of the connection is left by now.
+    // Of the connection nothing is left by now but what it has brought, which waits for the reader of the events.
+    while reading.join_next().await.is_some() {}
     let _ = events.send(Event::Closed { reason }).await;
 }
 
@@ -87,16 +95,16 @@ async fn live(
     link: Link,
     requests: mpsc::Receiver<Command>,
     queue: mpsc::Receiver<Bytes>,
-) -> CloseReason {
+) -> (CloseReason, JoinSet<()>) {
     let usable = Usable::of(&settings.ice);
     if !usable.unsupported.is_empty()
         && link.tell(Event::Unsupported { urls: usable.unsupported.clone() }).await.is_err()
     {
-        return CloseReason::Local;
+        return (CloseReason::Local, JoinSet::new());
     }
     let assembled = match assemble::assemble(&settings, &usable, &link.pace).await {
         Ok(assembled) => assembled,
-        Err(error) => return CloseReason::Fault(error.to_string()),
+        Err(error) => return (CloseReason::Fault(error.to_string()), JoinSet::new()),
     };
     let Assembled { connection, happenings, overrun, driver_gone } = assembled;
     let mut owner = Owner::new(role, settings, link, &connection, queue);
@@ -105,9 +113,10 @@ async fn live(
         Ok(()) => owner.serve(&connection, signs).await,
         Err(error) => CloseReason::Fault(error.to_string()),
     };
-    owner.part(&reason).await;
+    let reading = owner.part(&reason).await;
+    // Ends the reader too, once it has read what is there.
     connection.close().await;
-    reason
+    (reason, reading)
 }
 
 /// Where the owner hears from.
@@ -124,14 +133,16 @@ struct Owner {
     link: Link,
     negotiation: Negotiation,
     channel: Option<Arc<dyn DataChannel>>,
-    queue: Arc<Mutex<mpsc::Receiver<Bytes>>>,
-    /// Reads and writes the channel. Ends with the owner.
-    tasks: JoinSet<()>,
+    /// What is to be sent, until the channel's writer has it.
+    queue: Option<mpsc::Receiver<Bytes>>,
+    /// The tasks of the channel, at most one each. They end with the owner.
+    reader: JoinSet<()>,
+    writer: JoinSet<()>,
     stage: (watch::Sender<Stage>, watch::Receiver<Stage>),
     largest: watch::Sender<usize>,
     /// Since when nothing came, and whether ICE was restarted for it.
     interrupted: Option<(Instant, bool)>,
-    way: Option<(Path, Option<Duration>)>,
+    way: Option<Way>,
 }
 
 impl Owner {
@@ -148,8 +159,9 @@ impl Owner {
             link,
             negotiation: Negotiation::new(Arc::clone(connection.get()), role),
             channel: None,
-            queue: Arc::new(Mutex::new(queue)),
-            tasks: JoinSet::new(),
+            queue: Some(queue),
+            reader: JoinSet::new(),
+            writer: JoinSet::new(),
             stage: watch::channel(Stage::Opening),
             largest: watch::Sender::new(MAX_MESSAGE),
             interrupted: None,
@@ -171,22 +183,28 @@ impl Owner {
         let within = self.settings.connect_within;
         let too_late = tokio::time::sleep(within);
         tokio::pin!(too_late);
+        // The first look is as soon as the channel is open.
         let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stage = self.stage.1.clone();
+        let never = too_late.deadline();
         loop {
             if self.say().await.is_err() {
                 return CloseReason::Local;
             }
-            let at = *stage.borrow_and_update();
+            let at = *stage.borrow();
+            let lost = self.interrupted.map(|(since, _)| since + self.settings.lost_after);
             let ended = tokio::select! {
                 () = self.link.stop.cancelled() => Some(CloseReason::Local),
+                () = self.link.close.cancelled() => Some(self.flush().await),
                 () = self.link.events.closed() => Some(CloseReason::Local),
                 () = signs.driver_gone.cancelled() => Some(CloseReason::Fault(DRIVER_GONE.to_owned())),
                 () = signs.overrun.cancelled() => Some(CloseReason::Misbehaved("does too much at once")),
                 request = signs.requests.recv() => self.requested(request, connection).await,
                 Some(happening) = signs.happenings.recv() => self.happened(happening).await,
-                _ = stage.changed() => self.moved(connection).await,
+                _ = stage.changed() => self.moved(),
                 _ = look.tick(), if at == Stage::Open => self.look(connection).await,
+                () = tokio::time::sleep_until(lost.unwrap_or(never)), if lost.is_some() => Some(CloseReason::Lost),
                 () = &mut too_late, if at == Stage::Opening => Some(CloseReason::Unreachable { within }),
             };
             if let Some(reason) = ended {
@@ -210,15 +228,11 @@ impl Owner {
         self.link.pace.busy();
         let done = match request {
             None => return Some(CloseReason::Local),
-            Some(Command::Close) => {
-                self.flush().await;
-                return Some(CloseReason::Local);
-            }
             Some(Command::Signal(signal)) => self.negotiation.hear(signal).await,
             Some(Command::Renegotiate) => self.negotiation.renegotiate().await,
             Some(Command::RestartIce(servers)) => self.restart(servers, connection).await,
         };
-        self.link.pace.busy();
+        self.link.pace.kick();
         if let Err(error) = done {
             tracing::debug!(%error, "a signal that can not be applied");
         }
@@ -253,10 +267,14 @@ impl Owner {
     async fn offered(&mut self, channel: Arc<dyn DataChannel>) -> Option<CloseReason> {
         let label = channel.label().await.unwrap_or_default();
         if label != LABEL {
+            let _ = tokio::time::timeout(GOODBYE, channel::decline(channel.as_ref())).await;
             return Some(CloseReason::Foreign { label: label.chars().take(SHOWN).collect() });
         }
         if self.channel.is_some() {
             return Some(CloseReason::Misbehaved("opened a second channel"));
+        }
+        if !channel::is_reliable(channel.as_ref()).await {
+            return Some(CloseReason::Misbehaved("opened a channel that may lose messages or their order"));
         }
         self.adopt(channel);
         None
@@ -264,7 +282,7 @@ impl Owner {
 
     fn adopt(&mut self, channel: Arc<dyn DataChannel>) {
         let (largest, stage) = (self.largest.subscribe(), self.stage.0.clone());
-        self.tasks.spawn(channel::read(Arc::clone(&channel), self.link.clone(), largest, stage));
+        self.reader.spawn(channel::read(Arc::clone(&channel), self.link.clone(), largest, stage));
         self.channel = Some(channel);
     }
 
@@ -294,10 +312,10 @@ impl Owner {
             return;
         }
         self.interrupted = Some((since, true));
-        self.link.pace.busy();
         if let Err(error) = self.negotiation.offer(Offer::Restart).await {
             tracing::debug!(%error, "ICE could not be restarted");
         }
+        self.link.pace.kick();
     }
 
     /// Why a connection that fails by itself has ended.
@@ -310,15 +328,17 @@ impl Owner {
     }
 
     /// The channel has opened or ended.
-    async fn moved(&mut self, connection: &Owned) -> Option<CloseReason> {
+    fn moved(&mut self) -> Option<CloseReason> {
         let stage = *self.stage.1.borrow();
         match stage {
             Stage::Opening => None,
             Stage::Ended => Some(CloseReason::Remote),
             Stage::Open => {
                 let channel = self.channel.clone().expect("what has opened was adopted");
-                self.tasks.spawn(channel::write(channel, self.link.clone(), Arc::clone(&self.queue)));
-                self.look(connection).await
+                if let Some(queue) = self.queue.take() {
+                    self.writer.spawn(channel::write(channel, self.link.clone(), queue));
+                }
+                None
             }
         }
     }
@@ -327,8 +347,8 @@ impl Owner {
     async fn look(&mut self, connection: &Owned) -> Option<CloseReason> {
         self.link.pace.look();
         self.recover().await;
-        let way = measure(connection).await?;
-        if !is_news(self.way, way) {
+        let way = way::measure(connection.get().as_ref()).await?;
+        if !way::is_news(self.way, way) {
             return None;
         }
         self.way = Some(way);
@@ -336,7 +356,7 @@ impl Owner {
         self.link.tell(Event::Path { path, round_trip }).await.is_err().then_some(CloseReason::Local)
     }
 
-    async fn flush(&mut self) {
+    async fn flush(&mut self) -> CloseReason {
         let stage = *self.stage.1.borrow();
         if let (Some(channel), Stage::Open) = (&self.channel, stage) {
             let flushed = channel::flushed(channel.as_ref(), &self.link);
@@ -344,49 +364,29 @@ impl Owner {
                 tracing::debug!(bytes = self.link.outbox.queued(), "closed before everything was sent");
             }
         }
+        CloseReason::Local
     }
 
-    /// Says goodbye: first to the channel, so that the other side sees a close and not an abort.
-    async fn part(&mut self, reason: &CloseReason) {
+    /// Says goodbye: first to the channel, so that the other side sees a close and not an abort. What still reads, if
+    /// anybody is interested.
+    async fn part(mut self, reason: &CloseReason) -> JoinSet<()> {
         self.link.outbox.shut();
+        self.writer.shutdown().await;
         let mut stage = self.stage.1.clone();
-        let is_open = *stage.borrow() == Stage::Open && *reason != CloseReason::Lost;
+        let is_open = *stage.borrow() == Stage::Open;
+        let is_ours = !matches!(reason, CloseReason::Remote | CloseReason::Lost | CloseReason::Fault(_));
+        if !is_ours {
+            return self.reader;
+        }
         if let (Some(channel), true) = (&self.channel, is_open) {
-            self.link.pace.busy();
-            // The reader may have stopped with the handle; then the channel's own state tells.
+            self.link.pace.kick();
             let closed = async {
                 channel.close().await.ok()?;
-                let gone = stage.wait_for(|stage| *stage == Stage::Ended);
-                gone.await.ok().map(|_| ())
+                stage.wait_for(|stage| *stage == Stage::Ended).await.ok().map(|_| ())
             };
             let _ = tokio::time::timeout(GOODBYE, closed).await;
         }
-        self.tasks.shutdown().await;
-    }
-}
-
-/// The way that is in use, and its round trip.
-async fn measure(connection: &Owned) -> Option<(Path, Option<Duration>)> {
-    let connection = connection.get();
-    let transport = connection.sctp().await?.transport().ice_transport();
-    let pair = transport.get_selected_candidate_pair().await.ok()??;
-    let is_relay = |typ| typ == RTCIceCandidateType::Relay;
-    let is_relayed = is_relay(pair.local().typ) || is_relay(pair.remote().typ);
-    let report = connection.get_stats(Instant::now(), StatsSelector::None).await;
-    let measured =
-        report.candidate_pairs().filter(|pair| pair.nominated && pair.current_round_trip_time > 0.0);
-    let round_trip = measured.map(|pair| Duration::from_secs_f64(pair.current_round_trip_time)).next();
-    Some((if is_relayed { Path::Relayed } else { Path::Direct }, round_trip))
-}
-
-/// Whether the way is another one, or a round trip has changed by a quarter and more than a millisecond.
-fn is_news(before: Option<(Path, Option<Duration>)>, now: (Path, Option<Duration>)) -> bool {
-    match (before, now) {
-        (Some((path, Some(before))), (same, Some(now))) if path == same => {
-            let moved = before.abs_diff(now);
-            moved > before / 4 && moved > Duration::from_millis(1)
-        }
-        (Some((path, _)), (same, None)) => path != same,
-        _ => true,
+        self.reader.shutdown().await;
+        self.reader
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
@@ -33,6 +34,9 @@ const AT_REST: Duration = Duration::from_millis(500);
 /// A name that takes longer to look up is not found: the crate waits for it while it serves the connection.
 const LOOKUP: Duration = Duration::from_secs(2);
 
+/// What the first byte of a packet is at least, unless it is STUN.
+const DTLS: u8 = 20;
+
 tokio::task_local! {
     /// Set in the task that drives a connection: only its timer is hurried.
     static DRIVING: ();
@@ -46,6 +50,7 @@ pub(crate) struct Pace {
     turns: AtomicU32,
     resting: AtomicBool,
     used: AtomicBool,
+    wake: Notify,
 }
 
 impl Pace {
@@ -59,6 +64,12 @@ impl Pace {
         self.used.store(true, Ordering::Relaxed);
         self.resting.store(false, Ordering::Relaxed);
         self.nudge();
+    }
+
+    /// There is something to do that the loop is not woken for by itself.
+    pub(crate) fn kick(&self) {
+        self.busy();
+        self.wake.notify_one();
     }
 
     /// Called every few seconds: a connection that was not busy since the last time is at rest.
@@ -131,7 +142,13 @@ impl Runtime for PacedRuntime {
         if self.pace.hurried() {
             return TokioRuntime.yield_now();
         }
-        TokioRuntime.sleep(self.pace.stretched(duration))
+        let pace = Arc::clone(&self.pace);
+        Box::pin(async move {
+            tokio::select! {
+                () = tokio::time::sleep(pace.stretched(duration)) => {}
+                () = pace.wake.notified() => {}
+            }
+        })
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -171,7 +188,9 @@ impl AsyncUdpSocket for PacedSocket {
     ) -> Poll<io::Result<usize>> {
         let received = self.socket.poll_recv(cx, bufs, meta);
         if received.is_ready() {
-            self.pace.nudge();
+            // Keepalives begin with less; data is in DTLS.
+            let is_data = bufs.first().and_then(|buf| buf.first()).is_some_and(|first| *first >= DTLS);
+            if is_data { self.pace.busy() } else { self.pace.nudge() }
         }
         received
     }

@@ -13,6 +13,11 @@ pub const MAX_SDP: usize = 32 * 1024;
 /// The longest candidate that is looked at, in bytes.
 pub const MAX_CANDIDATE: usize = 512;
 
+const FINGERPRINT: &str = "a=fingerprint:";
+
+/// The lines of a description that there is no connection without.
+const NEEDED: [&str; 3] = ["a=ice-ufrag:", "a=ice-pwd:", FINGERPRINT];
+
 /// What a peer may assume of one that does not say what it takes, in bytes.
 const DEFAULT_MAX_MESSAGE: usize = 65_536;
 
@@ -33,6 +38,12 @@ pub enum SignalError {
     Media {
         /// How many it has.
         media: usize,
+    },
+    /// A session description that leaves out what every data channel needs.
+    #[error("session description has no line that begins with {missing:?}")]
+    Incomplete {
+        /// What is missing.
+        missing: &'static str,
     },
     /// A candidate that is too long.
     #[error("candidate is {len} bytes, limit is {MAX_CANDIDATE}")]
@@ -91,7 +102,13 @@ fn check_sdp(sdp: &str) -> Result<(), SignalError> {
     }
     let media = sdp.lines().filter(|line| line.starts_with("m=")).count();
     let data = sdp.lines().filter(|line| line.starts_with("m=application ")).count();
-    if (media, data) == (1, 1) { Ok(()) } else { Err(SignalError::Media { media }) }
+    if (media, data) != (1, 1) {
+        return Err(SignalError::Media { media });
+    }
+    match NEEDED.into_iter().find(|line| attribute(sdp, line).is_none_or(str::is_empty)) {
+        Some(missing) => Err(SignalError::Incomplete { missing }),
+        None => Ok(()),
+    }
 }
 
 fn parse_candidate(value: &Value) -> Result<Signal, SignalError> {
@@ -135,6 +152,11 @@ pub(crate) fn mid(sdp: &str) -> &str {
     attribute(sdp, "a=mid:").unwrap_or("0")
 }
 
+/// The fingerprint of the author's certificate.
+pub(crate) fn fingerprint(sdp: &str) -> &str {
+    attribute(sdp, FINGERPRINT).unwrap_or_default()
+}
+
 /// The largest message that the author of a description takes, at most ours.
 pub(crate) fn max_message_size(sdp: &str) -> usize {
     match attribute(sdp, "a=max-message-size:").map(str::parse::<u64>) {
@@ -153,7 +175,8 @@ fn attribute<'a>(sdp: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    const SDP: &str = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:data\r\n";
+    const SDP: &str = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:data\r\n\
+        a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=fingerprint:sha-256 00:01\r\n";
 
     #[test]
     fn what_simple_peer_sends_is_understood() {
@@ -193,6 +216,13 @@ mod tests {
             Signal::parse(&json!({"type": "offer", "sdp": long})),
             Err(SignalError::SdpTooLong { len: long.len() })
         );
+        for line in NEEDED {
+            let without = SDP.replace(line, "a=x:");
+            assert_eq!(
+                Signal::parse(&json!({"type": "answer", "sdp": without})),
+                Err(SignalError::Incomplete { missing: line })
+            );
+        }
         let video = format!("{SDP}m=video 9 UDP/TLS/RTP/SAVPF 96\r\n");
         assert_eq!(
             Signal::parse(&json!({"type": "offer", "sdp": video})),
@@ -206,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_description_says_its_section_and_what_it_takes() {
-        assert_eq!(mid(SDP), "data");
+        assert_eq!((mid(SDP), fingerprint(SDP)), ("data", "sha-256 00:01"));
         let size = |line: &str| max_message_size(&format!("{SDP}{line}\r\n"));
         assert_eq!(size("a=max-message-size:0"), MAX_MESSAGE);
         assert_eq!(size("a=max-message-size:99999999999"), MAX_MESSAGE);
