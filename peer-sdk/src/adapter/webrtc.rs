@@ -314,7 +314,8 @@ impl Connection {
         self.ask(Command::RestartIce(servers))
     }
 
-    /// Closes the connection in order: what waits is sent for up to a second, then the other side is told. Harmless
+    /// Closes the connection in order: what waits is sent for up to four seconds (not at all while it is interrupted),
+    /// then the other side is told. Harmless
     /// when it is called again. [`Event::Closed`] says when it is done.
     pub fn close(&self) {
         self.outbox.shut();

@@ -24,8 +24,8 @@ use crate::adapter::ice::{IceServer, Usable};
 /// How often an open connection is looked at: its way, its round trip, and whether it is at rest.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// How long what waits to be sent may hold up an orderly close.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How long what waits to be sent may hold up an orderly close. A packet that is lost is sent again after a second.
+const FLUSH: Duration = Duration::from_secs(4);
 
 /// How long the other side may take to say that it has closed the channel too.
 const GOODBYE: Duration = Duration::from_millis(300);
@@ -357,8 +357,8 @@ impl Owner {
     }
 
     async fn flush(&mut self) -> CloseReason {
-        let stage = *self.stage.1.borrow();
-        if let (Some(channel), Stage::Open) = (&self.channel, stage) {
+        let is_open = *self.stage.1.borrow() == Stage::Open && self.interrupted.is_none();
+        if let (Some(channel), true) = (&self.channel, is_open) {
             let flushed = channel::flushed(channel.as_ref(), &self.link);
             if tokio::time::timeout(FLUSH, flushed).await.is_err() {
                 tracing::debug!(bytes = self.link.outbox.queued(), "closed before everything was sent");
