@@ -49,7 +49,7 @@ impl Pair {
     async fn step(&mut self) -> Step {
         let next = async {
             tokio::select! {
-                event = self.end.events.next() => Step::Ours(event.expect("an event before the end")),
+                Some(event) = self.end.events.next() => Step::Ours(event),
                 said = self.node.line() => Step::Theirs(said),
             }
         };
@@ -69,7 +69,7 @@ impl Pair {
             match self.step().await {
                 Step::Theirs(said) if is_wanted(&said) => return said,
                 Step::Theirs(said) if said["event"] == "error" => panic!("{said}"),
-                Step::Ours(Event::Closed { reason }) => panic!("{reason}"),
+                Step::Ours(Event::Closed { reason }) if reason != CloseReason::Local => panic!("{reason}"),
                 _ => {}
             }
         }

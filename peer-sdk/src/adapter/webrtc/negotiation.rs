@@ -33,6 +33,8 @@ pub(super) struct Negotiation {
     looked_at: usize,
     /// The fingerprint of the other side's certificate, which stays the same as long as the connection.
     certificate: String,
+    /// Which side of the encryption is ours, since the first answer. It stays so too.
+    side: Option<Side>,
     /// What our media section is called.
     mid: String,
     /// Signals to be brought to the other side, in order.
@@ -48,6 +50,34 @@ pub(super) enum Offer {
     Plain,
     /// To look for a way anew.
     Restart,
+}
+
+/// A side of the encryption, as an answer says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Active,
+    Passive,
+}
+
+impl Side {
+    /// What the author of an answer takes.
+    fn of(answer: &str) -> Self {
+        if signal::setup(answer) == "passive" { Self::Passive } else { Self::Active }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Active => Self::Passive,
+            Self::Passive => Self::Active,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Passive => "passive",
+        }
+    }
 }
 
 /// What is kept of a description of the other side.
@@ -76,6 +106,7 @@ impl Negotiation {
             early: Vec::new(),
             looked_at: 0,
             certificate: String::new(),
+            side: None,
             mid: "0".to_owned(),
             said: Vec::new(),
             largest: None,
@@ -178,7 +209,9 @@ impl Negotiation {
         let sdp = description.sdp.clone();
         self.connection.set_local_description(description).await?;
         signal::mid(&sdp).clone_into(&mut self.mid);
-        self.said.push(signal::answer(&sdp));
+        // The crate answers as if for the first time, and browsers refuse to change sides.
+        let side = *self.side.get_or_insert(Side::of(&sdp));
+        self.said.push(signal::answer(&signal::with_setup(&sdp, side.name())));
         Ok(())
     }
 
@@ -187,6 +220,7 @@ impl Negotiation {
             return Ok(());
         }
         let heard = Heard::from(sdp.as_str());
+        self.side.get_or_insert(Side::of(&sdp).other());
         let answer = RTCSessionDescription::answer(sdp)?;
         self.connection.set_remote_description(answer).await?;
         self.offered = false;

@@ -334,12 +334,15 @@ impl Owner {
             Stage::Opening => None,
             Stage::Ended => Some(CloseReason::Remote),
             Stage::Open => {
-                let channel = self.channel.clone().expect("what has opened was adopted");
-                if let Some(queue) = self.queue.take() {
-                    self.writer.spawn(channel::write(channel, self.link.clone(), queue));
-                }
+                self.start_writing();
                 None
             }
+        }
+    }
+
+    fn start_writing(&mut self) {
+        if let (Some(channel), Some(queue)) = (&self.channel, self.queue.take()) {
+            self.writer.spawn(channel::write(Arc::clone(channel), self.link.clone(), queue));
         }
     }
 
@@ -358,6 +361,10 @@ impl Owner {
 
     async fn flush(&mut self) -> CloseReason {
         let is_open = *self.stage.1.borrow() == Stage::Open && self.interrupted.is_none();
+        if is_open {
+            // The channel may have opened a moment ago.
+            self.start_writing();
+        }
         if let (Some(channel), true) = (&self.channel, is_open) {
             let flushed = channel::flushed(channel.as_ref(), &self.link);
             if tokio::time::timeout(FLUSH, flushed).await.is_err() {

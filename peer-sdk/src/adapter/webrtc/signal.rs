@@ -13,6 +13,7 @@ pub const MAX_SDP: usize = 32 * 1024;
 /// The longest candidate that is looked at, in bytes.
 pub const MAX_CANDIDATE: usize = 512;
 
+const SETUP: &str = "a=setup:";
 const FINGERPRINT: &str = "a=fingerprint:";
 
 /// The lines of a description that there is no connection without.
@@ -157,6 +158,17 @@ pub(crate) fn fingerprint(sdp: &str) -> &str {
     attribute(sdp, FINGERPRINT).unwrap_or_default()
 }
 
+/// Which side of the encryption the author of an answer takes: `active` or `passive`.
+pub(crate) fn setup(sdp: &str) -> &str {
+    attribute(sdp, SETUP).unwrap_or_default()
+}
+
+/// The description with another side of the encryption.
+pub(crate) fn with_setup(sdp: &str, side: &str) -> String {
+    let line = |line: &str| if line.starts_with(SETUP) { format!("{SETUP}{side}\r\n") } else { format!("{line}\r\n") };
+    sdp.lines().map(line).collect()
+}
+
 /// The largest message that the author of a description takes, at most ours.
 pub(crate) fn max_message_size(sdp: &str) -> usize {
     match attribute(sdp, "a=max-message-size:").map(str::parse::<u64>) {
@@ -232,6 +244,14 @@ mod tests {
             Signal::parse(&json!({"candidate": {"candidate": "x".repeat(MAX_CANDIDATE + 1)}})),
             Err(SignalError::CandidateTooLong { len: MAX_CANDIDATE + 1 })
         );
+    }
+
+    #[test]
+    fn only_the_side_of_the_encryption_is_changed() {
+        let sdp = format!("{SDP}a=setup:active\r\na=sctp-port:5000\r\n");
+        assert_eq!(setup(&sdp), "active");
+        assert_eq!(with_setup(&sdp, "passive"), sdp.replace("active", "passive"));
+        assert_eq!(with_setup(SDP, "passive"), SDP);
     }
 
     #[test]
