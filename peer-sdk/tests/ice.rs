@@ -100,13 +100,18 @@ async fn odd_server(answer: Vec<u8>) -> IceSource {
 
 #[tokio::test]
 async fn what_is_no_answer_is_refused_with_the_reason() {
-    let ok = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes();
+    let ok =
+        |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes();
     let large = ok(&" ".repeat(MAX_ANSWER + 1));
     assert!(matches!(odd_server(large).await.servers().await, Err(IceError::TooLarge)));
     assert!(matches!(odd_server(ok("no JSON")).await.servers().await, Err(IceError::Malformed(_))));
-    assert!(matches!(odd_server(b"no HTTP\r\n\r\n".to_vec()).await.servers().await, Err(IceError::Broken(_))));
+    assert!(matches!(
+        odd_server(b"no HTTP\r\n\r\n".to_vec()).await.servers().await,
+        Err(IceError::Broken(_))
+    ));
     assert!(matches!(odd_server(Vec::new()).await.servers().await, Err(IceError::Broken(_))));
-    let elsewhere = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n".to_vec();
+    let elsewhere =
+        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n".to_vec();
     assert!(matches!(odd_server(elsewhere).await.servers().await, Err(IceError::Status(302))));
     assert_eq!(
         IceSource::new("ftp://h/ice").unwrap_err(),
@@ -130,8 +135,7 @@ async fn two_peers_talk_through_a_relay_alone_and_say_so() {
     })
     .await;
     let source = IceSource::new(&format!("http://{}/ice", server.address)).unwrap();
-    let settings =
-        Settings { ice: source.servers().await.unwrap(), policy: Policy::RelayOnly, ..local() };
+    let settings = Settings { ice: source.servers().await.unwrap(), policy: Policy::RelayOnly, ..local() };
     let begun = std::time::Instant::now();
     let (mut ana, mut ben) = pair(settings.clone(), settings).await;
     println!("open through a relay after {:?}", begun.elapsed());

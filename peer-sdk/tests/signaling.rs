@@ -101,7 +101,12 @@ fn announce(from: &str) -> Envelope {
 
 fn signal(from: &str, to: &str) -> Envelope {
     let signal = json!({"type": "offer", "sdp": "v=0\r\n\u{e4}\u{1f600}"});
-    Envelope::Signal { from: from.to_owned(), to: to.to_owned(), token: Some(1_763_888_400_123.456_8), signal }
+    Envelope::Signal {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        token: Some(1_763_888_400_123.456_8),
+        signal,
+    }
 }
 
 #[tokio::test]
@@ -153,7 +158,8 @@ async fn of_several_servers_one_that_is_down_does_no_harm() {
             _ => {}
         }
     }
-    let states: Vec<_> = ana.signaling.servers().into_iter().map(|server| (server.name, server.state)).collect();
+    let states: Vec<_> =
+        ana.signaling.servers().into_iter().map(|server| (server.name, server.state)).collect();
     let expected = [State::Connected, State::Waiting, State::Connected];
     assert_eq!(states, urls.into_iter().zip(expected).collect::<Vec<_>>());
     // Through either of the two, and through one alone if asked.
@@ -311,7 +317,8 @@ async fn after_a_wake_a_server_has_five_seconds_to_prove_that_it_is_there() {
 
 #[tokio::test]
 async fn junk_from_a_server_is_passed_over() {
-    let published = |data: &str| Message::text(format!(r#"{{"type":"publish","topic":"room","data":{data}}}"#));
+    let published =
+        |data: &str| Message::text(format!(r#"{{"type":"publish","topic":"room","data":{data}}}"#));
     let lines = vec![
         Message::text("junk"),
         Message::text("[".repeat(200_000)),

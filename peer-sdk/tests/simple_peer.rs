@@ -55,7 +55,9 @@ impl Pair {
         };
         let step = tokio::time::timeout(support::PATIENCE, next).await.expect("something in time");
         match &step {
-            Step::Ours(Event::Signal(signal)) => self.node.tell(json!({"do": "signal", "signal": signal})).await,
+            Step::Ours(Event::Signal(signal)) => {
+                self.node.tell(json!({"do": "signal", "signal": signal})).await
+            }
             Step::Theirs(said) if said["signal"].is_object() => {
                 self.end.connection.signal(&said["signal"]).unwrap();
             }
@@ -95,7 +97,10 @@ impl Pair {
     async fn send(&mut self, fill: u8, size: usize) {
         self.end.connection.send(Bytes::from(vec![fill; size])).unwrap();
         let said = self.theirs(|said| said["event"] == "data").await;
-        assert_eq!((&said["size"], &said["same"], &said["first"]), (&json!(size), &json!(true), &json!(fill)));
+        assert_eq!(
+            (&said["size"], &said["same"], &said["first"]),
+            (&json!(size), &json!(true), &json!(fill))
+        );
     }
 }
 
@@ -132,7 +137,8 @@ async fn either_side_negotiates_again() {
     for role in [Role::Initiator, Role::Answerer] {
         let mut pair = Pair::connect(role).await;
         pair.node.tell(json!({"do": "negotiate"})).await;
-        let answered = |event: &Event| matches!(event, Event::Signal(signal) if signal["type"] != "candidate");
+        let answered =
+            |event: &Event| matches!(event, Event::Signal(signal) if signal["type"] != "candidate");
         // An offer if it is ours to make, and the answer to theirs otherwise.
         let Event::Signal(signal) = pair.ours(answered).await else { unreachable!() };
         assert_eq!(signal["type"], if role == Role::Initiator { "offer" } else { "answer" });

@@ -74,7 +74,8 @@ async fn a_full_outbox_refuses_and_says_when_it_has_room_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_slow_loses_nothing() {
-    let (ana, mut ben) = pair(Settings { outbox: 64 << 20, ..local() }, Settings { inbox: 0, ..local() }).await;
+    let (ana, mut ben) =
+        pair(Settings { outbox: 64 << 20, ..local() }, Settings { inbox: 0, ..local() }).await;
     let count = 400_u32;
     for nth in 0..count {
         let mut message = nth.to_be_bytes().to_vec();
@@ -267,7 +268,8 @@ async fn hostile_signals_before_the_first_offer_do_not_keep_peers_apart() {
     let (ana, anas) = Connection::start(Role::Initiator, local());
     let (ben, bens) = Connection::start(Role::Answerer, local());
     let (mut ana, mut ben) = (End::new(ana, anas), End::new(ben, bens));
-    for junk in support::junk().into_iter().filter(|junk| junk["type"] != "offer" && junk["type"] != "answer") {
+    for junk in support::junk().into_iter().filter(|junk| junk["type"] != "offer" && junk["type"] != "answer")
+    {
         let _ = ana.connection.signal(&junk);
         let _ = ben.connection.signal(&junk);
     }

@@ -51,8 +51,12 @@ impl Coturn {
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let begun = Instant::now();
         let mut answer = [0; 512];
-        while socket.send_to(&BINDING, ("127.0.0.1", self.port)).is_err() || socket.recv(&mut answer).is_err() {
-            assert!(self.child.try_wait().unwrap().is_none() && begun.elapsed() < STARTUP, "coturn did not come up");
+        while socket.send_to(&BINDING, ("127.0.0.1", self.port)).is_err() || socket.recv(&mut answer).is_err()
+        {
+            assert!(
+                self.child.try_wait().unwrap().is_none() && begun.elapsed() < STARTUP,
+                "coturn did not come up"
+            );
         }
     }
 }

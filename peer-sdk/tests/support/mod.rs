@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use peer_sdk::adapter::webrtc::{CloseReason, Connection, Event, Events, Mdns, Path, Role, Settings, SignalError};
+use peer_sdk::adapter::webrtc::{
+    CloseReason, Connection, Event, Events, Mdns, Path, Role, Settings, SignalError,
+};
 use serde_json::{Value, json};
 
 /// No wait in a test is longer: what takes as long has failed.
@@ -173,7 +175,11 @@ async fn carry(event: Event, from: &mut End, to: &mut End) {
 
 /// Things that strangers send as signals.
 pub fn junk() -> Vec<Value> {
-    let sdp = |rest: &str| format!("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{rest}");
+    let sdp = |rest: &str| {
+        format!(
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{rest}"
+        )
+    };
     let mut junk = vec![
         json!(null),
         json!([]),

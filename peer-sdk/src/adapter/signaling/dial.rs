@@ -95,7 +95,13 @@ impl Address {
             return Err(malformed());
         }
         let port = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") => if is_secure { 443 } else { 80 },
+            Some("") => {
+                if is_secure {
+                    443
+                } else {
+                    80
+                }
+            }
             _ => authority.port_u16().ok_or_else(malformed)?,
         };
         Ok(Self { host, port, is_secure, uri })

@@ -114,7 +114,7 @@ async fn build(
 ) -> Result<Assembled, Error> {
     let (tell, happenings) = mpsc::channel(HAPPENINGS);
     let (overrun, driver_gone) = (CancellationToken::new(), CancellationToken::new());
-    let runtime = PacedRuntime { pace: Arc::clone(pace), driver_gone: driver_gone.clone() };
+    let runtime = PacedRuntime::new(Arc::clone(pace), driver_gone.clone());
     let connection = PeerConnectionBuilder::<SocketAddr>::new()
         .with_configuration(configuration(settings.policy, usable))
         .with_setting_engine(engine(settings, mdns))

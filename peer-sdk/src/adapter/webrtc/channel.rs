@@ -71,11 +71,7 @@ async fn pass_on(link: &Link, message: RTCDataChannelMessage) -> Result<(), Gone
 }
 
 /// Writes what is queued until the channel takes no more.
-pub(super) async fn write(
-    channel: Arc<dyn DataChannel>,
-    link: Link,
-    mut queue: mpsc::Receiver<Bytes>,
-) {
+pub(super) async fn write(channel: Arc<dyn DataChannel>, link: Link, mut queue: mpsc::Receiver<Bytes>) {
     while let Some(message) = queue.recv().await {
         let len = message.len();
         link.pace.busy();

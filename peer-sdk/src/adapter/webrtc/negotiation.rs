@@ -88,10 +88,7 @@ struct Heard {
 
 impl From<&str> for Heard {
     fn from(sdp: &str) -> Self {
-        Self {
-            largest: signal::max_message_size(sdp),
-            certificate: signal::fingerprint(sdp).to_owned(),
-        }
+        Self { largest: signal::max_message_size(sdp), certificate: signal::fingerprint(sdp).to_owned() }
     }
 }
 
@@ -166,7 +163,7 @@ impl Negotiation {
             Signal::Offer(sdp) => self.hear_offer(sdp).await,
             Signal::Answer(sdp) => self.hear_answer(sdp).await,
             Signal::Candidate(candidate) => self.hear_candidate(candidate).await,
-            Signal::EndOfCandidates => Ok(()),
+            Signal::Unusable => Ok(()),
             // Only the initiator answers it.
             Signal::Renegotiate if self.role == Role::Initiator => self.offer(Offer::Plain).await,
             Signal::Renegotiate => Ok(()),

@@ -9,13 +9,13 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
     TokioRuntime, Transmit,
@@ -91,14 +91,21 @@ impl Pace {
 /// Tokio, with a timer and sockets that follow a [`Pace`].
 #[derive(Debug)]
 pub(crate) struct PacedRuntime {
-    pub(crate) pace: Arc<Pace>,
-    /// Cancelled when the crate's task has ended, by a panic too.
-    pub(crate) driver_gone: CancellationToken,
+    pace: Arc<Pace>,
+    /// For the first task that is spawned, which is the one that drives the connection.
+    driver: Mutex<Option<DropGuard>>,
+}
+
+impl PacedRuntime {
+    /// A runtime for one connection. `driver_gone` is cancelled when the crate's task has ended, by a panic too.
+    pub(crate) fn new(pace: Arc<Pace>, driver_gone: CancellationToken) -> Self {
+        Self { pace, driver: Mutex::new(Some(driver_gone.drop_guard())) }
+    }
 }
 
 impl Runtime for PacedRuntime {
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) -> Box<dyn JoinHandle> {
-        let gone = self.driver_gone.clone().drop_guard();
+        let gone = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
         TokioRuntime.spawn(Box::pin(DRIVING.scope((), async move {
             let _gone = gone;
             future.await;
@@ -124,8 +131,9 @@ impl Runtime for PacedRuntime {
         TokioRuntime.wrap_tcp_listener(listener)
     }
 
-    fn connect_tcp<'a>(&'a self, remote: SocketAddr) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
-        TokioRuntime.connect_tcp(remote)
+    /// Refuses: only strangers would choose whom we connect to, by candidates that we do not offer ourselves.
+    fn connect_tcp<'a>(&'a self, _remote: SocketAddr) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 
     fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {

@@ -69,8 +69,8 @@ pub(crate) enum Signal {
     Offer(String),
     Answer(String),
     Candidate(RTCIceCandidateInit),
-    /// The other side has no more candidates.
-    EndOfCandidates,
+    /// No candidate, or none for us.
+    Unusable,
     /// The other side, which is not the initiator, asks for an offer.
     Renegotiate,
 }
@@ -115,10 +115,15 @@ fn check_sdp(sdp: &str) -> Result<(), SignalError> {
 fn parse_candidate(value: &Value) -> Result<Signal, SignalError> {
     let line = value.get("candidate").and_then(Value::as_str).ok_or(SignalError::Unknown)?;
     if line.is_empty() {
-        return Ok(Signal::EndOfCandidates);
+        // The other side has no more.
+        return Ok(Signal::Unusable);
     }
     if line.len() > MAX_CANDIDATE {
         return Err(SignalError::CandidateTooLong { len: line.len() });
+    }
+    // Over TCP we offer nothing and connect to nobody.
+    if !line.split_ascii_whitespace().nth(2).is_some_and(|protocol| protocol.eq_ignore_ascii_case("udp")) {
+        return Ok(Signal::Unusable);
     }
     // There is one media section, so that which one is meant need not be believed.
     Ok(Signal::Candidate(RTCIceCandidateInit {
@@ -165,7 +170,9 @@ pub(crate) fn setup(sdp: &str) -> &str {
 
 /// The description with another side of the encryption.
 pub(crate) fn with_setup(sdp: &str, side: &str) -> String {
-    let line = |line: &str| if line.starts_with(SETUP) { format!("{SETUP}{side}\r\n") } else { format!("{line}\r\n") };
+    let line = |line: &str| {
+        if line.starts_with(SETUP) { format!("{SETUP}{side}\r\n") } else { format!("{line}\r\n") }
+    };
     sdp.lines().map(line).collect()
 }
 
@@ -205,7 +212,11 @@ mod tests {
             panic!("a candidate");
         };
         assert_eq!(parsed.candidate, line);
-        assert_eq!(Signal::parse(&json!({"candidate": {"candidate": ""}})), Ok(Signal::EndOfCandidates));
+        let tcp = "candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype passive";
+        for unusable in ["", "candidate:", tcp] {
+            let signal = json!({"candidate": {"candidate": unusable}});
+            assert_eq!(Signal::parse(&signal), Ok(Signal::Unusable), "{unusable}");
+        }
     }
 
     #[test]
