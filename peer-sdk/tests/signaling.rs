@@ -240,15 +240,27 @@ async fn with_the_same_password_peers_understand_each_other_and_nobody_else_does
     let mut ana = Client::on(&server, "room", Some(key.clone())).await;
     let mut ben = Client::on(&server, "room", Some(key)).await;
     let mut wrong = Client::on(&server, "room", Some(Key::derive("passwort", "room").await)).await;
-    let mut none = Client::on(&server, "room", None).await;
     ana.signaling.publish("room", &announce("ana"), Via::All);
     assert_eq!(ben.word().await, announce("ana"));
     assert_eq!(wrong.problem().await, PasswordProblem::Different);
-    assert_eq!(none.problem().await, PasswordProblem::Missing);
-    none.signaling.publish("room", &announce("none"), Via::All);
-    assert_eq!(ana.problem().await, PasswordProblem::Different, "of the one that came first");
+    assert_eq!(ana.problem().await, PasswordProblem::Different);
+    assert_eq!(ana.word().await, announce("ana"), "the echo");
     ben.signaling.publish("room", &signal("ben", "ana"), Via::All);
     assert_eq!(ana.word().await, signal("ben", "ana"));
+}
+
+#[tokio::test]
+async fn that_only_one_side_has_a_password_is_told_to_both() {
+    let server = TestServer::start().await;
+    let mut ana = Client::on(&server, "room", Some(Key::derive("password", "room").await)).await;
+    let mut none = Client::on(&server, "room", None).await;
+    assert_eq!(ana.problem().await, PasswordProblem::Superfluous);
+    ana.signaling.publish("room", &announce("ana"), Via::All);
+    assert_eq!(none.problem().await, PasswordProblem::Missing);
+    // Told once; what is understood goes on.
+    ana.signaling.publish("room", &announce("ana"), Via::All);
+    none.signaling.publish("room", &announce("none"), Via::All);
+    assert_eq!(none.word().await, announce("none"));
 }
 
 #[tokio::test]

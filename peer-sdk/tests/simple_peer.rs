@@ -56,7 +56,7 @@ impl Pair {
         let step = tokio::time::timeout(support::PATIENCE, next).await.expect("something in time");
         match &step {
             Step::Ours(Event::Signal(signal)) => {
-                self.node.tell(json!({"do": "signal", "signal": signal})).await
+                self.node.tell(json!({"do": "signal", "signal": signal})).await;
             }
             Step::Theirs(said) if said["signal"].is_object() => {
                 self.end.connection.signal(&said["signal"]).unwrap();

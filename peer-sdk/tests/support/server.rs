@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use signaling_server::config::{Config, Endpoint};
 use signaling_server::server::Server;
@@ -48,6 +49,7 @@ impl TestServer {
     /// Ends it at once, and waits until its port is free.
     pub async fn stop(mut self) {
         let task = self.task.take().unwrap();
+        self.signaling.close(Duration::ZERO).await;
         drop(self);
         task.await.unwrap();
     }
