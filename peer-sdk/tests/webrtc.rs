@@ -264,6 +264,21 @@ async fn hostile_signals_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_offer_in_the_name_of_a_connected_peer_is_not_answered() {
+    let (mut ana, mut ben) = pair(local(), local()).await;
+    let mut eve = End::start(Role::Initiator, local());
+    let Event::Signal(forged) = eve.next().await else { panic!("an offer") };
+    assert_eq!(forged["type"], "offer");
+    ben.connection.signal(&forged).unwrap();
+    // Behind it comes what we ask for ourselves, so that this would come after an answer.
+    ben.connection.renegotiate().unwrap();
+    let of_ben = |event: &Event| matches!(event, Event::Signal(signal) if signal["type"] != "candidate");
+    let Event::Signal(signal) = ben.until(of_ben).await else { unreachable!() };
+    assert_eq!(signal["type"], "renegotiate");
+    exchange_word(&mut ana, &mut ben).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_signals_before_the_first_offer_do_not_keep_peers_apart() {
     let (ana, anas) = Connection::start(Role::Initiator, local());
     let (ben, bens) = Connection::start(Role::Answerer, local());
