@@ -25,7 +25,7 @@ export class Machine {
       writeFileSync(kept, content)
       binds.push(`--bind-ro=${kept}:${name}`)
     }
-    self.name = `e2e-${process.pid}-${path.basename(self.folder).slice(7)}`
+    self.name = `e2e-${process.pid}-${path.basename(self.folder).slice(3)}`
     self.container = start('systemd-nspawn', [
       '--directory=/', '--volatile=yes', '--boot', '--register=no', '--keep-unit', '--console=pipe', '--quiet',
       `--machine=${self.name}`, ...binds,

@@ -77,11 +77,15 @@ export async function freePort () {
   return port
 }
 
-/** A folder that goes away with the test. */
+let folders
+
+/** A folder that goes away with the process. */
 export function folder () {
-  const made = mkdtempSync(path.join(tmpdir(), 'deploy-'))
-  after(() => rmSync(made, { recursive: true, force: true }))
-  return made
+  if (folders === undefined) {
+    folders = mkdtempSync(path.join(tmpdir(), 'deploy-'))
+    process.on('exit', () => rmSync(folders, { recursive: true, force: true }))
+  }
+  return mkdtempSync(path.join(folders, 'at-'))
 }
 
 /** The body of an answer with status 200. */
