@@ -78,6 +78,24 @@ async fn a_web_page_that_the_operator_visits_can_do_nothing() {
 }
 
 #[tokio::test]
+async fn the_status_says_what_is_going_on_and_what_was_refused_and_why() {
+    let server = TestServer::with(|config| config.limits.topic_name = 4.into()).await;
+    let mut ana = server.subscriber("t").await;
+    ana.subscribe("too long").await;
+    ana.publish("t", json!(1)).await;
+    ana.settle().await;
+    let status = get_json(&server, "/status.json").await;
+    assert_eq!((&status["stage"], &status["connections"], &status["rooms"]), (&json!("ready"), &json!(1), &json!(1)));
+    assert_eq!(status["refused_total"], json!({ "message: topic_too_long": 1 }));
+    assert!(status["received_total"].as_u64() >= Some(3) && status["sent_total"].as_u64() >= Some(1), "{status}");
+    let (code, page) = get(server.metrics, "/").await;
+    assert_eq!(code, 200);
+    for elsewhere in ["http:", "https:", "//"] {
+        assert!(!page.replace("<!doctype", "").contains(elsewhere), "the page loads nothing from elsewhere");
+    }
+}
+
+#[tokio::test]
 async fn the_operators_routes_are_not_on_the_public_side() {
     let server = TestServer::start().await;
     assert_eq!(get(server.address, "/metrics").await, (200, "okay".into()));

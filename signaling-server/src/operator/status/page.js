@@ -1,7 +1,7 @@
 // Asks the server how it is, every two seconds, and shows that. What was before this page was opened, it does not know.
 
 const everyMs = 2_000
-const roomsEveryMs = 10_000
+const roomsEveryMs = 5_000
 const answerMs = 5_000
 const historyMs = 5 * 60_000
 
