@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod notify;
 pub mod operator;
 pub mod outbox;
+pub mod relay;
 pub mod reload;
 pub mod room;
 pub mod server;

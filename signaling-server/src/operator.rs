@@ -60,6 +60,9 @@ async fn refuse_web_pages(request: Request, next: Next) -> Response {
 }
 
 async fn metrics(State(signaling): State<Arc<Signaling>>) -> Response {
+    if let Some(relays) = signaling.relays() {
+        signaling.metrics().relay.look(relays);
+    }
     let sizes = signaling.hub().room_sizes().into_iter();
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (content_type, signaling.metrics().exposition(sizes)).into_response()

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use signaling_server::config::Period;
+use signaling_server::config::{Period, Size};
 use signaling_server::metrics::Metrics;
 use support::{TestServer, get, request};
 
@@ -79,7 +79,7 @@ async fn a_web_page_that_the_operator_visits_can_do_nothing() {
 
 #[tokio::test]
 async fn the_status_says_what_is_going_on_and_what_was_refused_and_why() {
-    let server = TestServer::with(|config| config.limits.topic_name = 4.into()).await;
+    let server = TestServer::with(|config| config.limits.topic_name = Size::bytes(4)).await;
     let mut ana = server.subscriber("t").await;
     ana.subscribe("too long").await;
     ana.publish("t", json!(1)).await;

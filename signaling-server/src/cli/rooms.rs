@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use wire::RoomId;
-use wire::sync::{Crdt, Room};
+use wire::sync::Room;
 
 use super::settings::{environment, file, on_disk};
 use super::{failed, refused};
@@ -228,12 +227,7 @@ fn shown(room: &Room) -> String {
 }
 
 fn room(text: &str) -> Result<Room, String> {
-    let typed = Crdt::ALL.into_iter().find_map(|crdt| {
-        let (magic, id) = text.split_once('/')?;
-        (magic.as_bytes() == crdt.magic()).then_some((crdt, id))
-    });
-    let (crdt, id) = typed.unwrap_or((Crdt::Loro, text));
-    Ok(Room { crdt, id: RoomId::try_from(id).map_err(|error| error.to_string())? })
+    crate::relay::room_named(text).map_err(|error| error.to_string())
 }
 
 fn part(text: &str) -> Result<Cut, String> {
@@ -246,6 +240,9 @@ fn part(text: &str) -> Result<Cut, String> {
 
 #[cfg(test)]
 mod tests {
+    use wire::RoomId;
+    use wire::sync::Crdt;
+
     use super::*;
 
     #[test]
