@@ -35,10 +35,15 @@ describe('a real Prometheus', { skip: missing('prometheus'), timeout: 120_000 },
   let server, prometheus, url, rules, clients
 
   before(async () => {
-    server = await ours.start({ env: { SIGNALING_SIGNALING_PING_INTERVAL: '200ms', SIGNALING_ICE_STUN: 'stun:stun.example.com:3478' } })
+    const at = folder()
+    server = await ours.start({
+      env: {
+        SIGNALING_SIGNALING_PING_INTERVAL: '200ms', SIGNALING_ICE_STUN: 'stun:stun.example.com:3478',
+        SIGNALING_RELAY_MODE: 'disk', SIGNALING_RELAY_DATA_DIR: path.join(at, 'rooms')
+      }
+    })
     const operator = (await server.line(/metrics on http:\/\/([^/]+)/))[1]
     const port = await freePort()
-    const at = folder()
     // As shipped, but for where the server is and how often it is asked.
     const shipped = readFileSync(path.join(kit, 'prometheus/prometheus.yml'), 'utf8')
     const here = [['signaling:9464', operator], ['interval: 15s', 'interval: 250ms'], ['signaling.rules.yml', rulesFile]]
