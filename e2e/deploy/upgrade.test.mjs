@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, describe, it } from 'node:test'
+import { Author, found } from './author.mjs'
 import { Crowd, densest } from './crowd.mjs'
 import { folder, freePort, get, kit, missing, signalingServer, start, stop, until } from './processes.mjs'
 
@@ -19,10 +20,10 @@ function crowdAt (url) {
   return crowd
 }
 
-async function serve (program, { port, readyWait = '0s', window = '2s' }) {
+async function serve (program, { port, readyWait = '0s', window = '2s', data }) {
   const metricsPort = await freePort()
   const server = start(program, ['--listen', `127.0.0.1:${port}`, '--metrics-listen', `127.0.0.1:${metricsPort}`], {
-    env: { SIGNALING_DRAIN_READY_WAIT: readyWait, SIGNALING_DRAIN_WINDOW: window }
+    env: { SIGNALING_DRAIN_READY_WAIT: readyWait, SIGNALING_DRAIN_WINDOW: window, ...(data && { SIGNALING_RELAY_MODE: 'disk', SIGNALING_RELAY_DATA_DIR: data }) }
   })
   await until('a server', patienceMs, () => /listening on/.test(server.output()))
   server.metric = async series => Number((await get(`http://127.0.0.1:${metricsPort}/metrics`)).match(new RegExp(`^${series} (.*)$`, 'm'))[1])
@@ -70,6 +71,36 @@ describe('an upgrade under load', { concurrency: true, timeout: 120_000 }, () =>
       assert.equal(await renewed.metric('signaling_rooms'), size / 6)
       await stop(proxy)
     })
+})
+
+describe('an upgrade of a relay, under load', { timeout: 60_000 }, () => {
+  it('loses nothing that was acknowledged, though those who wrote it do not come back', async () => {
+    const [port, data] = [await freePort(), path.join(folder(), 'data')]
+    const url = `ws://127.0.0.1:${port}`
+    const old = await serve(oldServer, { port, data })
+    const authors = Array.from({ length: 20 }, (_, index) => new Author(url, `plan-${index % 5}`, `author ${index}`))
+    const writing = setInterval(() => authors.forEach(author => author.write()), 20)
+    await until('promises', patienceMs, () => authors.every(author => author.acked > 20))
+    const draining = stop(old)
+    // Half of them leave for good as soon as they are cut off, with what they wrote last.
+    const leavers = authors.filter((_, index) => index < 10)
+    for (const leaver of leavers) leaver.socket.once('close', () => leaver.leave())
+    await draining
+    const renewed = await serve(signalingServer, { port, data })
+    const stayers = authors.filter(author => !author.gone)
+    assert.equal(stayers.length, 10)
+    await until('everybody back', patienceMs, () => stayers.every(author => author.joined))
+    clearInterval(writing)
+    await until('the last promise', patienceMs, () => stayers.every(author => author.acked === author.written.length))
+    for (const room of new Set(authors.map(author => author.roomId))) {
+      const promised = authors.filter(author => author.roomId === room).flatMap(author => author.promised)
+      const { missing, notes } = await found(url, room, promised)
+      assert.deepEqual(missing, [], room)
+      assert.equal(new Set(notes).size, notes.length, 'nothing is there twice')
+    }
+    assert.ok(await renewed.metric('signaling_store_rooms') === 5)
+    authors.forEach(author => author.leave())
+  })
 })
 
 /** The shipped configuration with its second server, and without TLS. */
