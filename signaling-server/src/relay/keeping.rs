@@ -60,7 +60,7 @@ pub(super) fn stored(result: Result<Option<Loaded>, StoreError>) -> Result<room:
             tracing::debug!(%error, "a room cannot be loaded");
             tracing::error!(
                 damaged,
-                "a room cannot be loaded; \"signaling-server rooms list\" names what is damaged and how to mend it"
+                "a room cannot be loaded; \"signaling-server rooms check\" names what is damaged and how to mend it"
             );
             Err(UNREADABLE.to_owned())
         }
