@@ -85,9 +85,15 @@ async fn the_status_says_what_is_going_on_and_what_was_refused_and_why() {
     ana.publish("t", json!(1)).await;
     ana.settle().await;
     let status = get_json(&server, "/status.json").await;
-    assert_eq!((&status["stage"], &status["connections"], &status["rooms"]), (&json!("ready"), &json!(1), &json!(1)));
+    assert_eq!(
+        (&status["stage"], &status["connections"], &status["rooms"]),
+        (&json!("ready"), &json!(1), &json!(1))
+    );
     assert_eq!(status["refused_total"], json!({ "message: topic_too_long": 1 }));
-    assert!(status["received_total"].as_u64() >= Some(3) && status["sent_total"].as_u64() >= Some(1), "{status}");
+    assert!(
+        status["received_total"].as_u64() >= Some(3) && status["sent_total"].as_u64() >= Some(1),
+        "{status}"
+    );
     let (code, page) = get(server.metrics, "/").await;
     assert_eq!(code, 200);
     for elsewhere in ["http:", "https:", "//"] {
