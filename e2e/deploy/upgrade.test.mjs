@@ -40,6 +40,7 @@ describe('an upgrade under load', { concurrency: true, timeout: 120_000 }, () =>
     await stop(old)
     const startedAt = performance.now()
     const renewed = await serve(signalingServer, { port })
+    await until('everybody back', patienceMs, () => crowd.gaps.length >= size)
     await crowd.allConnected(patienceMs)
     const returns = crowd.connects.filter(time => time > startedAt)
     assert.equal(returns.length, size)
@@ -63,6 +64,7 @@ describe('an upgrade under load', { concurrency: true, timeout: 120_000 }, () =>
       await until('the proxy to know', patienceMs, () => /server two is UP|Server signaling\/two is UP/i.test(proxy.output()))
       crowd.connects.length = 0
       await stop(old)
+      await until('everybody back', patienceMs, () => crowd.gaps.length >= size)
       await crowd.allConnected(patienceMs)
       assert.equal(crowd.gaps.length, size, 'each was closed once')
       assert.ok(Math.max(...crowd.gaps) < 1_000, `somebody was without a server for ${Math.max(...crowd.gaps)} ms`)
