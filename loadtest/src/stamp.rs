@@ -132,8 +132,7 @@ mod tests {
         assert_eq!(text.len(), 120);
         assert_eq!(STAMP.text(0).len(), Stamp::SMALLEST_TEXT);
         let other = Stamp { sender: 1, ..STAMP };
-        let bytes =
-            [b"\xff\x00\"stamp\":", text.as_bytes(), b"\"stamp\":\"cut", other.text(0).as_bytes()].concat();
+        let bytes = [b"\xff\x00", text.as_bytes(), b"\"stamp\":\"cut", other.text(0).as_bytes()].concat();
         assert_eq!(Stamp::all(&bytes).collect::<Vec<_>>(), [STAMP, other]);
     }
 

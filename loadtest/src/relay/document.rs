@@ -47,6 +47,11 @@ impl Author {
         update.expect("what was just written can be exported").into()
     }
 
+    /// All edits so far, in one update.
+    pub(super) fn everything(&self) -> Vec<u8> {
+        self.doc.export(ExportMode::all_updates()).expect("a document can be exported")
+    }
+
     /// The document, to import what others wrote.
     pub(super) fn document(&self) -> &LoroDoc {
         &self.doc
