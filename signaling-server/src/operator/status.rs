@@ -126,13 +126,17 @@ fn refused(metrics: &Metrics) -> BTreeMap<String, u64> {
         ("upgrade", counted(&metrics.upgrades_refused).collect()),
         ("ice", counted(&metrics.ice_refused).collect()),
         ("message", counted(&metrics.refused).collect()),
-        ("join", counted(&metrics.relay.joins).filter(|(outcome, _)| *outcome != Join::Ok.name()).collect()),
-        ("update", counted(&metrics.relay.acks).filter(|(status, _)| *status != AckStatus::Ok.name()).collect()),
+        ("join", others(&metrics.relay.joins, Join::Ok)),
+        ("update", others(&metrics.relay.acks, AckStatus::Ok)),
     ];
     let named = |(what, counts): (&'static str, Vec<(&'static str, u64)>)| {
         counts.into_iter().map(move |(reason, count)| (format!("{what}: {reason}"), count))
     };
     all.into_iter().flat_map(named).collect()
+}
+
+fn others<L: Label>(counter: &CounterBy<L>, fine: L) -> Vec<(&'static str, u64)> {
+    counted(counter).filter(|(name, _)| *name != fine.name()).collect()
 }
 
 fn counted<L: Label>(counter: &CounterBy<L>) -> impl Iterator<Item = (&'static str, u64)> {
