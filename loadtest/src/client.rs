@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -13,8 +13,12 @@ use tungstenite::handshake::{client::generate_key, derive_accept_key};
 use crate::frame::{self, Frame, FrameError, Opcode};
 
 mod link;
+mod stream;
+mod target;
 
 pub use link::{Link, write_some};
+pub use stream::{Secure, Stream};
+pub use target::{Target, Token};
 
 /// How long connecting and upgrading may take, each.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +40,9 @@ pub enum ClientError {
     /// No TCP connection.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// No TLS, or not with somebody whose certificate is good.
+    #[error("no tls: {0}")]
+    Tls(String),
     /// HTTP answered, and did not upgrade.
     #[error("upgrade refused with http {0}")]
     Refused(u16),
@@ -73,12 +80,21 @@ impl ClientError {
         Self::Closed(code.map_or(1005, u16::from_be_bytes))
     }
 
+    /// What a socket calls invalid data before the upgrade, TLS has refused.
+    fn before_the_upgrade(self) -> Self {
+        match self {
+            Self::Io(error) if error.kind() == ErrorKind::InvalidData => Self::Tls(error.to_string()),
+            other => other,
+        }
+    }
+
     /// A short name for counting.
     #[must_use]
     pub fn kind(&self) -> String {
         match self {
             Self::Url { .. } => "bad url".to_owned(),
             Self::Connect(error) => format!("connect: {}", error.kind()),
+            Self::Tls(_) => "tls".to_owned(),
             Self::Refused(status) => format!("http {status}"),
             Self::Handshake(_) => "bad handshake".to_owned(),
             Self::Io(error) => format!("lost: {}", error.kind()),
@@ -92,52 +108,11 @@ impl ClientError {
     }
 }
 
-/// Where to connect to: a `ws://` address, resolved once.
-#[derive(Debug, Clone)]
-pub struct Target {
-    address: SocketAddr,
-    authority: String,
-    path: String,
-}
-
-impl Target {
-    /// Reads `ws://host[:port][/path][?query]` and resolves the host.
-    ///
-    /// # Errors
-    /// Another scheme, no host, or a name that does not resolve.
-    pub fn resolve(url: &str) -> Result<Self, ClientError> {
-        let refuse = |reason| ClientError::Url { url: url.to_owned(), reason };
-        let rest = url.strip_prefix("ws://").ok_or_else(|| refuse("expected ws://host:port/path"))?;
-        let split = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(split);
-        if authority.is_empty() || rest.contains(|c: char| c.is_ascii_control() || c == ' ') {
-            return Err(refuse("expected ws://host:port/path"));
-        }
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let address = resolve(authority).map_err(ClientError::Connect)?;
-        Ok(Self { address, authority: authority.to_owned(), path })
-    }
-
-    /// Whether the server is on this machine, so that other loopback addresses can be connected from.
-    #[must_use]
-    pub fn is_ipv4_loopback(&self) -> bool {
-        matches!(self.address.ip(), IpAddr::V4(ip) if ip.is_loopback())
-    }
-}
-
-fn resolve(authority: &str) -> io::Result<SocketAddr> {
-    let mut found = match authority.to_socket_addrs() {
-        Err(error) if error.kind() == ErrorKind::InvalidInput => (authority, 80).to_socket_addrs()?,
-        other => other?,
-    };
-    found.next().ok_or_else(|| ErrorKind::AddrNotAvailable.into())
-}
-
 /// A connection on which the upgrade has been answered, still blocking.
 #[derive(Debug)]
 pub struct Upgraded {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Stream<TcpStream>,
     /// What the server sent right behind its answer.
     pub leftover: Vec<u8>,
 }
@@ -157,15 +132,12 @@ impl Upgraded {
     /// # Errors
     /// Whatever kept this client out, see [`ClientError`].
     pub fn open(target: &Target, options: Options) -> Result<Self, ClientError> {
-        let mut stream = connect(target.address, options).map_err(ClientError::Connect)?;
+        let socket = connect(target.address(), options).map_err(ClientError::Connect)?;
+        let mut stream = target.secure(socket)?;
         let key = generate_key();
-        let Target { authority, path, .. } = target;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes())?;
-        let leftover = read_response(&mut stream, &derive_accept_key(key.as_bytes()))?;
+        let asked = stream.write_all(target.request(&key).as_bytes()).map_err(ClientError::Io);
+        let answered = asked.and_then(|()| read_response(&mut stream, &derive_accept_key(key.as_bytes())));
+        let leftover = answered.map_err(ClientError::before_the_upgrade)?;
         Ok(Self { stream, leftover })
     }
 
@@ -241,7 +213,7 @@ fn connect(address: SocketAddr, options: Options) -> io::Result<TcpStream> {
 }
 
 /// Reads the answer to an upgrade; what came behind it is returned.
-fn read_response(stream: &mut TcpStream, expected: &str) -> Result<Vec<u8>, ClientError> {
+fn read_response(stream: &mut Stream<TcpStream>, expected: &str) -> Result<Vec<u8>, ClientError> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 2048];
     while bytes.len() < MAX_RESPONSE_HEAD {
@@ -278,21 +250,6 @@ fn accepted(bytes: &[u8], expected: &str) -> Result<Option<usize>, ClientError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_keeps_its_path_and_query() {
-        let target = Target::resolve("ws://127.0.0.1:4444/signal?token=t").unwrap();
-        assert_eq!((target.authority.as_str(), target.path.as_str()), ("127.0.0.1:4444", "/signal?token=t"));
-        assert_eq!(Target::resolve("ws://127.0.0.1?a").unwrap().path, "/?a");
-        assert_eq!(Target::resolve("ws://127.0.0.1").unwrap().address.port(), 80);
-    }
-
-    #[test]
-    fn an_address_that_cannot_be_meant_is_refused() {
-        for url in ["http://127.0.0.1", "wss://127.0.0.1", "ws://", "ws://a b/", "ws://h/\r\nX: y"] {
-            assert!(matches!(Target::resolve(url), Err(ClientError::Url { .. })), "{url}");
-        }
-    }
 
     #[test]
     fn only_an_answer_to_our_key_upgrades() {

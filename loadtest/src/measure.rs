@@ -5,12 +5,15 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 pub mod process;
+pub mod scrape;
 
 /// Latencies with three significant digits, from a microsecond to ten minutes; what lies outside counts as the
 /// nearest end.
 #[derive(Debug, Clone)]
 pub struct Latencies(Histogram<u64>);
 
+/// Evenly spread where it matters: each step halves what is left, or so.
+const CURVE: [f64; 13] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0];
 const LOWEST: u64 = 1_000;
 const HIGHEST: u64 = 600_000_000_000;
 
@@ -35,6 +38,24 @@ impl Latencies {
     #[must_use]
     pub fn at(&self, quantile: f64) -> Option<Duration> {
         (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.value_at_quantile(quantile)))
+    }
+
+    /// How many were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// The quantiles that a curve is drawn through, with their latencies in milliseconds.
+    #[must_use]
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let at = |quantile| Some((quantile, self.at(quantile)?.as_secs_f64() * 1e3));
+        CURVE.into_iter().filter_map(at).collect()
     }
 
     /// The largest.

@@ -10,18 +10,23 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use wire::{RoomId, sync::Crdt, sync::Room};
 
-use crate::{client::Target, measure::process::Process, report::Report};
+use crate::{
+    client::Target,
+    measure::{process::Process, scrape::Scraper},
+    ramp::Ramp,
+    report::Report,
+};
 
-mod books;
+pub(crate) mod books;
 mod crew;
-mod document;
+pub(crate) mod document;
 mod flood;
 mod grow;
 mod join;
 mod protocol;
 mod stored;
 mod verdict;
-mod visitor;
+pub(crate) mod visitor;
 
 pub use protocol::Protocol;
 
@@ -71,8 +76,9 @@ pub struct Settings {
     pub writers: u32,
     /// Rooms.
     pub rooms: u32,
-    /// Edits a second, all rooms together.
-    pub rate: f64,
+    /// Edits a second, all rooms together, as they grow and shrink over warm-up and duration; with
+    /// [`Mode::Grow`] its top are the keystrokes a second.
+    pub rate: Ramp,
     /// Length of the value that an edit sets, in bytes.
     pub payload: usize,
     /// How long is measured.
@@ -81,6 +87,8 @@ pub struct Settings {
     pub warmup: Duration,
     /// The server's process if it runs here.
     pub server: Option<Process>,
+    /// Where the server tells its own figures.
+    pub metrics: Option<Scraper>,
     /// Whether a newcomer joins each room at the end and must get the same document.
     pub newcomer: bool,
     /// Repeats the order of things.
@@ -106,6 +114,6 @@ fn room(run: u32, name: impl std::fmt::Display) -> Room {
     named(&format!("loadtest-{run:08x}-{name}"))
 }
 
-fn named(name: &str) -> Room {
+pub(crate) fn named(name: &str) -> Room {
     Room { crdt: Crdt::Loro, id: RoomId::try_from(name).expect("the names of a load test are short") }
 }

@@ -4,7 +4,12 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::swarm::Errors;
+use crate::{
+    measure::Latencies,
+    swarm::Errors,
+    threshold::{Held, Threshold},
+    timeline::Timeline,
+};
 
 /// One figure. Its unit is part of its name, so that the JSON needs none.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +32,20 @@ pub struct Report {
     errors: Errors,
     failures: Vec<String>,
     notes: Vec<String>,
+    thresholds: Vec<Held>,
+    timeline: Timeline,
+    /// Quantiles and their latencies in milliseconds.
+    curve: Vec<(f64, f64)>,
+    steps: Vec<Step>,
+}
+
+/// One of several runs that differ in one number.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The number.
+    pub value: u64,
+    /// What was found there.
+    pub report: Report,
 }
 
 impl Report {
@@ -57,9 +76,14 @@ impl Report {
         self.figures.push((name.into(), flag.map_or(Value::Unknown, Value::Flag)));
     }
 
+    /// Adds errors by kind, for a threshold to judge.
+    pub fn count_errors(&mut self, errors: &Errors) {
+        self.errors.merge(errors);
+    }
+
     /// Adds errors by kind; any error is a failure.
     pub fn errors(&mut self, errors: &Errors) {
-        self.errors.merge(errors);
+        self.count_errors(errors);
         for (kind, count) in &errors.0 {
             self.fail(format!("{count} connections failed: {kind}"));
         }
@@ -75,16 +99,111 @@ impl Report {
         self.notes.push(note);
     }
 
+    /// Adds the run second by second.
+    pub fn timeline(&mut self, timeline: &Timeline) {
+        self.number("server_rss_slope_bytes_per_hour", timeline.rss_slope());
+        self.timeline = timeline.clone();
+    }
+
+    /// Adds the whole distribution of latencies.
+    pub fn curve(&mut self, latencies: &Latencies) {
+        self.curve = latencies.curve();
+    }
+
+    /// Adds one of several runs that this report is about.
+    pub fn step(&mut self, value: u64, report: Report) {
+        self.steps.push(Step { value, report });
+    }
+
+    /// Judges the figures; what does not hold is a failure.
+    pub fn judge(&mut self, thresholds: &[Threshold]) {
+        for threshold in thresholds {
+            let held = threshold.of(self);
+            match held.found {
+                _ if held.holds => {}
+                Some(found) => {
+                    let found = Value::Number(found);
+                    self.fail(format!("{threshold} does not hold: {} is {found}", threshold.figure()));
+                }
+                None => {
+                    self.fail(format!("{threshold} cannot be told: {} was not measured", threshold.figure()))
+                }
+            }
+            self.thresholds.push(held);
+        }
+    }
+
+    /// What was run.
+    #[must_use]
+    pub fn scenario(&self) -> &'static str {
+        self.scenario
+    }
+
+    /// All figures, in the order in which they are shown.
+    #[must_use]
+    pub fn figures(&self) -> &[(Cow<'static, str>, Value)] {
+        &self.figures
+    }
+
+    /// What was asked of the figures, and whether it held.
+    #[must_use]
+    pub fn thresholds(&self) -> &[Held] {
+        &self.thresholds
+    }
+
+    /// What made this run a failed one.
+    #[must_use]
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// What a reader of the figures should know.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Errors by kind.
+    #[must_use]
+    pub fn errors_by_kind(&self) -> &Errors {
+        &self.errors
+    }
+
+    /// The run second by second, and its latencies: the quantile and the milliseconds.
+    #[must_use]
+    pub fn course(&self) -> (&Timeline, &[(f64, f64)]) {
+        (&self.timeline, &self.curve)
+    }
+
+    /// The runs that this report is about.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// Whether nothing failed.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }
 
-    /// A figure by its name.
+    /// A figure by its name; `errors` are all errors together.
     #[must_use]
     pub fn figure(&self, name: &str) -> Option<Value> {
+        if name == "errors" {
+            return Some(Value::Count(self.errors.total()));
+        }
         self.figures.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// A figure that is a number, by its name.
+    #[must_use]
+    pub fn number_of(&self, name: &str) -> Option<f64> {
+        match self.figure(name)? {
+            Value::Count(count) => Some(count as f64),
+            Value::Number(number) => Some(number),
+            Value::Flag(_) | Value::Unknown => None,
+        }
     }
 
     /// The report as one JSON object.
@@ -99,7 +218,23 @@ impl Report {
             "errors": self.errors.0,
             "failures": self.failures,
             "notes": self.notes,
+            "thresholds": self.thresholds.iter().map(Held::to_json).collect::<Json>(),
+            "timeline": self.timeline.to_json(),
+            "percentiles": self.curve.iter().map(|(at, ms)| json!({"quantile": at, "ms": ms})).collect::<Json>(),
+            "steps": self.steps.iter().map(Step::to_json).collect::<Json>(),
         })
+    }
+}
+
+impl Step {
+    fn to_json(&self) -> Json {
+        json!({ "value": self.value, "report": self.report.to_json() })
+    }
+}
+
+impl Held {
+    fn to_json(&self) -> Json {
+        json!({ "threshold": self.threshold, "found": self.found, "holds": self.holds })
     }
 }
 
@@ -118,7 +253,10 @@ impl fmt::Display for Value {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Count(count) => to.pad(&grouped(*count)),
-            Self::Number(number) if number.abs() >= 1000.0 => to.pad(&grouped(number.round() as u64)),
+            Self::Number(number) if number.abs() >= 1000.0 => {
+                let sign = if *number < 0.0 { "-" } else { "" };
+                to.pad(&format!("{sign}{}", grouped(number.abs().round() as u64)))
+            }
             Self::Number(number) if number.abs() >= 100.0 => to.pad(&format!("{number:.0}")),
             Self::Number(number) => to.pad(&format!("{number:.2}")),
             Self::Flag(flag) => to.pad(if *flag { "yes" } else { "no" }),
@@ -132,6 +270,12 @@ impl fmt::Display for Report {
         writeln!(to, "{}", self.scenario)?;
         for (name, value) in &self.figures {
             writeln!(to, "  {:<34}{value:>14}", name.replace('_', " "))?;
+        }
+        for (kind, count) in &self.errors.0 {
+            writeln!(to, "  {:<34}{:>14}", format!("errors: {kind}"), grouped(*count))?;
+        }
+        for held in &self.thresholds {
+            writeln!(to, "{} {}", if held.holds { "holds: " } else { "BROKEN:" }, held.threshold)?;
         }
         for note in &self.notes {
             writeln!(to, "note: {note}")?;

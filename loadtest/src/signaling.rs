@@ -2,16 +2,15 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
-
 use crate::{
-    client::{ClientError, Options, Target, Upgraded},
-    measure::process::{Process, raise_open_files},
-    report::{Report, grouped},
+    client::{ClientError, Target, Upgraded},
+    limits::nth_connection,
+    measure::{process::Process, scrape::Scraper},
+    ramp::Ramp,
+    report::Report,
     swarm::{PING, Swarm},
 };
 
@@ -65,8 +64,8 @@ pub struct Settings {
     pub clients: u32,
     /// Rooms they are spread over, in turn.
     pub rooms: u32,
-    /// Publishes a second, all clients together.
-    pub rate: f64,
+    /// Publishes a second, all clients together, as they grow and shrink over warm-up and duration.
+    pub rate: Ramp,
     /// Length of a published message in bytes.
     pub payload: usize,
     /// How long is measured.
@@ -75,6 +74,8 @@ pub struct Settings {
     pub warmup: Duration,
     /// The server's process if it runs here.
     pub server: Option<Process>,
+    /// Where the server tells its own figures.
+    pub metrics: Option<Scraper>,
     /// Threads of the tester.
     pub threads: usize,
     /// Repeats the order of things.
@@ -104,32 +105,6 @@ fn room_name(run: u32, room: u32) -> String {
 /// The y-webrtc peer id of a client: a UUID that holds its number.
 fn peer_id(run: u32, client: u32) -> String {
     format!("{run:08x}-10ad-4000-8000-{client:012x}")
-}
-
-/// Fails early when this process may not open enough sockets.
-fn need_open_files(connections: u32) -> anyhow::Result<()> {
-    let (limit, needed) = (raise_open_files(), u64::from(connections) + 64);
-    ensure!(
-        needed <= limit,
-        "{} connections need {} open files and the limit is {}: raise it with `ulimit -n`",
-        grouped(connections.into()),
-        grouped(needed),
-        grouped(limit)
-    );
-    Ok(())
-}
-
-/// Connections that one local address is used for; it has about 28,000 ports.
-const PER_LOCAL_ADDRESS: u32 = 20_000;
-
-/// How the `nth` connection is made: beyond what one address has ports for, from other loopback addresses.
-fn nth_connection(target: &Target, nth: u32) -> Options {
-    let group = nth / PER_LOCAL_ADDRESS;
-    if group == 0 || !target.is_ipv4_loopback() {
-        return Options::default();
-    }
-    let [_, b, c, d] = (1 + group).to_be_bytes();
-    Options { from: Some(IpAddr::V4(Ipv4Addr::new(127, b, c, d))), receive_buffer: None }
 }
 
 /// Connects the clients with these numbers; returns those that got in. A failure is counted in the swarm.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Barrier, OnceLock,
+        Barrier, Mutex, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     thread,
@@ -10,12 +10,19 @@ use std::{
 };
 
 use crate::{
-    measure::process::{Cpu, Process},
-    report::grouped,
+    live::Live,
+    measure::{Latencies, process::Process, scrape::Scraper},
+    timeline::Timeline,
 };
+
+mod watch;
+
+use watch::Watch;
 
 /// How often memory is looked at, for its peak.
 const GLANCE: Duration = Duration::from_millis(100);
+/// How often a crew hands in what it measured.
+const HAND_IN: Duration = Duration::from_millis(250);
 
 /// Where the crews of a run meet.
 #[derive(Debug)]
@@ -28,6 +35,14 @@ pub(crate) struct Stage {
     pub(crate) delivered: AtomicU64,
     /// Publishes so far.
     pub(crate) published: AtomicU64,
+    /// Connections that failed so far.
+    pub(crate) errors: AtomicU64,
+    /// Connections that were made again so far.
+    pub(crate) reconnects: AtomicU64,
+    /// Clients that are connected; 0 where nobody counts.
+    pub(crate) present: AtomicU64,
+    /// Latencies that no moment of the timeline has had yet.
+    recent: Mutex<Latencies>,
 }
 
 /// What of a run is measured.
@@ -39,10 +54,12 @@ pub(crate) struct Window<'a> {
     pub(crate) duration: Duration,
     /// Whose CPU time and memory are looked at.
     pub(crate) server: Option<&'a Process>,
+    /// Where the server tells its own figures.
+    pub(crate) metrics: Option<&'a Scraper>,
 }
 
 /// What processes cost during the measured window.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Costs {
     pub(crate) server_cpu: Option<Duration>,
     pub(crate) tester_cpu: Option<Duration>,
@@ -52,6 +69,32 @@ pub(crate) struct Costs {
     pub(crate) rss_connected: Option<u64>,
     /// The most of it that was seen.
     pub(crate) rss_peak: Option<u64>,
+    /// The most bytes that waited in the server for one connection.
+    pub(crate) queue_peak: Option<u64>,
+    /// Everything, second by second.
+    pub(crate) timeline: Timeline,
+}
+
+/// Latencies of one crew on their way to the stage.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    latencies: Latencies,
+    handed_in: Instant,
+    /// Connections that failed, as far as the stage knows.
+    errors: u64,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { latencies: Latencies::default(), handed_in: Instant::now(), errors: 0 }
+    }
+}
+
+impl Recent {
+    /// Counts one latency.
+    pub(crate) fn record(&mut self, nanoseconds: u64) {
+        self.latencies.record(nanoseconds);
+    }
 }
 
 impl Stage {
@@ -64,6 +107,10 @@ impl Stage {
             done: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
             published: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            present: AtomicU64::new(0),
+            recent: Mutex::default(),
         }
     }
 
@@ -83,13 +130,25 @@ impl Stage {
         *self.origin.get().expect("nobody passes the second barrier before the start is set")
     }
 
+    /// Takes what a crew measured lately, if it is time for that, and how many of its connections have failed so far.
+    pub(crate) fn take_in(&self, recent: &mut Recent, errors: u64) {
+        let known = std::mem::replace(&mut recent.errors, errors);
+        self.errors.fetch_add(errors - known, Relaxed);
+        if recent.handed_in.elapsed() < HAND_IN || recent.latencies.count() == 0 {
+            return;
+        }
+        recent.handed_in = Instant::now();
+        self.recent.lock().expect("no crew panics while it hands in").merge(&recent.latencies);
+        recent.latencies.clear();
+    }
+
     /// Gives the start once all crews have gathered, and watches until all have left.
     pub(crate) fn conduct(&self, window: &Window<'_>) -> Costs {
         self.ready.wait();
-        let mut watch = Watch::new(window.server);
-        watch.costs.rss_connected = watch.resident();
+        let mut watch = Watch::new(window);
         let origin = *self.origin.get_or_init(Instant::now);
         self.ready.wait();
+        let live = Live::new(window.warmup + window.duration);
         let (from, until) = (origin + window.warmup, origin + window.warmup + window.duration);
         let (mut start, mut end) = (None, None);
         let mut line_at = origin + Duration::from_secs(1);
@@ -102,70 +161,21 @@ impl Stage {
                 end = Some(watch.sample());
             }
             if now >= line_at {
-                self.print_progress(now.duration_since(origin), &mut watch);
+                let moment = watch.moment(self, now.duration_since(origin));
+                live.show(&moment, self.published.load(Relaxed), self.delivered.load(Relaxed));
                 line_at += Duration::from_secs(1);
             }
             watch.glance();
             let next = [from, until].into_iter().filter(|moment| *moment > now).min().unwrap_or(now + GLANCE);
             thread::sleep(next.duration_since(now).min(GLANCE));
         }
+        drop(live);
         let end = end.unwrap_or_else(|| watch.sample());
         watch.costs(start.unwrap_or(end), end)
     }
 
-    fn print_progress(&self, since: Duration, watch: &mut Watch) {
-        let delivered = self.delivered.load(Relaxed);
-        let rate = delivered - std::mem::replace(&mut watch.delivered, delivered);
-        let published = self.published.load(Relaxed);
-        let memory =
-            watch.resident().map_or(String::new(), |bytes| format!("  server {} KiB", grouped(bytes / 1024)));
-        let (rate, delivered, published) = (grouped(rate), grouped(delivered), grouped(published));
-        let seconds = since.as_secs();
-        eprintln!(
-            "{seconds:>4} s  {rate:>9} deliveries/s  {published:>9} published  {delivered:>11} delivered{memory}"
-        );
-    }
-}
-
-/// What one looks at while the crews work.
-struct Watch {
-    server: Option<Process>,
-    tester: Option<Process>,
-    delivered: u64,
-    costs: Costs,
-}
-
-#[derive(Clone, Copy)]
-struct Sample {
-    at: Instant,
-    server: Option<Cpu>,
-    tester: Option<Cpu>,
-}
-
-impl Watch {
-    fn new(server: Option<&Process>) -> Self {
-        let tester = Process::own().ok();
-        Self { server: server.cloned(), tester, delivered: 0, costs: Costs::default() }
-    }
-
-    fn resident(&self) -> Option<u64> {
-        self.server.as_ref()?.resident().ok()
-    }
-
-    fn glance(&mut self) {
-        self.costs.rss_peak = self.costs.rss_peak.max(self.resident());
-    }
-
-    fn sample(&self) -> Sample {
-        let cpu = |process: &Option<Process>| process.as_ref()?.cpu().ok();
-        Sample { at: Instant::now(), server: cpu(&self.server), tester: cpu(&self.tester) }
-    }
-
-    fn costs(mut self, start: Sample, end: Sample) -> Costs {
-        let used = |end: Option<Cpu>, start: Option<Cpu>| Some(end?.since(&start?));
-        self.costs.server_cpu = used(end.server, start.server);
-        self.costs.tester_cpu = used(end.tester, start.tester);
-        self.costs.length = end.at.duration_since(start.at);
-        self.costs
+    /// What was handed in since the last call.
+    fn take_recent(&self) -> Latencies {
+        std::mem::take(&mut self.recent.lock().expect("no crew panics while it hands in"))
     }
 }

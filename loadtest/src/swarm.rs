@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use rustix::{
     fd::OwnedFd,
     time::{
@@ -28,6 +28,8 @@ pub enum Dialect {
     Signaling,
     /// The Loro Protocol: binary messages, and the text `ping` for a keepalive.
     Relay,
+    /// Both on one socket, as a page of the product does; the keepalive is that of y-webrtc.
+    Both,
 }
 
 impl Dialect {
@@ -36,13 +38,17 @@ impl Dialect {
     pub const fn opcode(self) -> Opcode {
         match self {
             Self::Signaling => Opcode::Text,
-            Self::Relay => Opcode::Binary,
+            Self::Relay | Self::Both => Opcode::Binary,
         }
+    }
+
+    fn tells(self, opcode: Opcode) -> bool {
+        opcode == self.opcode() || (self == Self::Both && opcode == Opcode::Text)
     }
 
     const fn ping(self) -> &'static [u8] {
         match self {
-            Self::Signaling => PING,
+            Self::Signaling | Self::Both => PING,
             Self::Relay => b"ping",
         }
     }
@@ -57,6 +63,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 const CHORES_EVERY: Duration = Duration::from_secs(1);
 const READ_AT_ONCE: usize = 256 * 1024;
 const ALARM: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
 
 /// Errors of connections by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,6 +96,8 @@ pub struct Heard<'a> {
     pub who: usize,
     /// When its bytes were read.
     pub at: Instant,
+    /// What it was sent as.
+    pub opcode: Opcode,
     /// The message.
     pub message: &'a [u8],
     /// To answer on.
@@ -145,14 +154,45 @@ impl Swarm {
     /// When the socket cannot be registered.
     pub fn add(&mut self, connection: Upgraded) -> io::Result<usize> {
         let who = self.members.len();
-        connection.stream.set_nonblocking(true)?;
-        let mut stream = mio::net::TcpStream::from_std(connection.stream);
-        self.poll.registry().register(&mut stream, Token(who), Interest::READABLE | Interest::WRITABLE)?;
+        self.seat(who, connection)?;
+        Ok(who)
+    }
+
+    /// Takes a connection in under a name whose last connection is over. What the server sent right behind its
+    /// answer is told when more comes.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered.
+    pub fn seat(&mut self, who: usize, connection: Upgraded) -> io::Result<()> {
+        let mut stream = connection.stream.into_nonblocking()?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(stream.socket(), Token(who), interest)?;
         let now = Instant::now();
         let link = Some(Link::new(stream, rand::random()));
-        self.members.push(Member { link, carry: connection.leftover, heard_at: now, pinged_at: now });
-        self.open += 1;
-        Ok(who)
+        let member = Member { link, carry: connection.leftover, heard_at: now, pinged_at: now };
+        while self.members.len() <= who {
+            self.members.push(Member { link: None, carry: Vec::new(), heard_at: now, pinged_at: now });
+        }
+        self.open += usize::from(self.members[who].link.is_none());
+        self.members[who] = member;
+        Ok(())
+    }
+
+    /// Takes a connection out that stays open, is never read again, and of which the server is not told.
+    pub fn take_out(&mut self, who: usize) -> Option<Link> {
+        let mut link = self.members.get_mut(who)?.link.take()?;
+        self.open -= 1;
+        // Closing deregisters, too; nobody is told what comes until then.
+        let _ = self.poll.registry().deregister(link.stream().socket());
+        Some(link)
+    }
+
+    /// Something with which another thread ends a [`Swarm::turn`] early.
+    ///
+    /// # Errors
+    /// When the system gives no event descriptor.
+    pub fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), WAKER)
     }
 
     /// How many connections are open.
@@ -191,10 +231,15 @@ impl Swarm {
 
     /// Sends a message to the server; false when that member's connection is lost.
     pub fn send(&mut self, who: usize, message: &[u8]) -> bool {
+        self.send_as(who, self.dialect.opcode(), message)
+    }
+
+    /// The same as text or binary.
+    pub fn send_as(&mut self, who: usize, opcode: Opcode, message: &[u8]) -> bool {
         let Some(link) = self.members.get_mut(who).and_then(|member| member.link.as_mut()) else {
             return false;
         };
-        link.send_frame(self.dialect.opcode(), message);
+        link.send_frame(opcode, message);
         self.retire_if_failed(who);
         self.is_open(who)
     }
@@ -232,7 +277,7 @@ impl Swarm {
             return if error.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(error) };
         }
         let mut ready = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in ready.iter().filter(|event| event.token() != ALARM) {
+        for event in ready.iter().filter(|event| ![ALARM, WAKER].contains(&event.token())) {
             self.serve(event.token().0, event.is_writable(), &mut heard);
         }
         std::mem::swap(&mut self.events, &mut ready);
@@ -245,7 +290,7 @@ impl Swarm {
         if writable {
             link.flush();
         }
-        let told = self.dialect.opcode();
+        let told = self.dialect;
         if let Err(error) = member.read(who, told, &mut self.scratch, heard)
             && let Some(link) = member.link.as_mut()
         {
@@ -286,7 +331,7 @@ impl Member {
     fn read(
         &mut self,
         who: usize,
-        told: Opcode,
+        told: Dialect,
         scratch: &mut [u8],
         heard: &mut impl FnMut(Heard<'_>),
     ) -> Result<(), ClientError> {
@@ -297,7 +342,7 @@ impl Member {
             let room = &mut scratch[carried..carried + READ_AT_ONCE];
             let (count, ended) = match link.stream().read(room) {
                 Ok(0) => return Err(ClientError::Eof),
-                Ok(count) => (count, count < READ_AT_ONCE),
+                Ok(count) => (count, count < READ_AT_ONCE && link.stream().short_read_is_last()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => (0, true),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
@@ -316,7 +361,7 @@ impl Member {
 /// Tells every whole frame in `bytes` that has the opcode `told`; returns how many bytes they took.
 fn walk(
     who: usize,
-    told: Opcode,
+    told: Dialect,
     at: Instant,
     bytes: &[u8],
     link: &mut Link,
@@ -326,7 +371,7 @@ fn walk(
     while let Some(frame) = Frame::first(&bytes[used..])? {
         used += frame.len;
         match frame.opcode {
-            opcode if opcode == told => heard(Heard { who, at, message: frame.payload, link }),
+            opcode if told.tells(opcode) => heard(Heard { who, at, opcode, message: frame.payload, link }),
             Opcode::Ping => link.send_frame(Opcode::Pong, frame.payload),
             Opcode::Close => return Err(ClientError::closed(frame.payload)),
             Opcode::Text | Opcode::Binary | Opcode::Pong => {}

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgGroup, Args};
 
+use super::common::{Common, rate};
 use crate::{
-    client::Target,
-    measure::process::Process,
+    ramp::Leg,
     relay::{Mode, Protocol, Settings},
 };
 
@@ -36,8 +35,8 @@ Servers that limit rates must have that lifted for the tester (signaling-server:
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("relay-mode").args(["saturate", "grow", "join", "stored"]))]
 pub(super) struct RelayArgs {
-    /// Where the server listens: ws://host:port, with a path and a query if it wants them.
-    url: String,
+    #[command(flatten)]
+    pub(super) common: Common,
     /// What the server speaks: the present Loro Protocol, or the one before, without acks.
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
@@ -68,9 +67,9 @@ pub(super) struct RelayArgs {
     /// How long the load runs before anything is measured.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     warmup: Duration,
-    /// The server's process, for its CPU time and memory.
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
+    /// Instead of a rate: within a time, evenly to so many edits a second, such as 30s:500. May be given again.
+    #[arg(long, value_name = "TIME:RATE")]
+    stage: Vec<Leg>,
     /// Types into documents of these sizes, such as 100B,100KB,20MB.
     #[arg(long, value_name = "SIZES", value_delimiter = ',')]
     grow: Vec<ByteSize>,
@@ -92,12 +91,6 @@ pub(super) struct RelayArgs {
     /// Does not let a newcomer join each room at the end, for relays that cannot send a whole document.
     #[arg(long)]
     no_newcomer: bool,
-    /// Prints the report as JSON.
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Repeats the order of an earlier run.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
 }
 
 impl RelayArgs {
@@ -124,26 +117,21 @@ impl RelayArgs {
         );
         let all = u64::from(self.rooms) * u64::from(self.clients);
         anyhow::ensure!(all <= 1_000_000, "{all} clients are asked for, at most 1,000,000 are possible");
-        anyhow::ensure!(
-            self.rate > 0.0 && self.rate <= 1e7,
-            "--rate is {}, expected 0 to 10,000,000",
-            self.rate
-        );
-        let process =
-            self.pid.map(|pid| Process::watch(pid).with_context(|| format!("cannot watch process {pid}")));
+        let (rate, duration) = rate(&self.stage, self.rate, self.warmup, self.duration)?;
         Ok(Settings {
-            target: Target::resolve(&self.url)?,
+            target: self.common.target()?,
             protocol: self.protocol,
             clients: self.clients,
             writers,
             rooms: self.rooms,
-            rate: self.rate,
+            rate,
             payload: self.payload,
-            duration: self.duration,
+            duration,
             warmup: self.warmup,
-            server: process.transpose()?,
+            server: self.common.server()?,
+            metrics: self.common.metrics()?,
             newcomer: !self.no_newcomer && self.protocol == Protocol::V1,
-            seed: self.seed,
+            seed: self.common.seed,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use super::ClientError;
+use super::{ClientError, Stream};
 use crate::frame::{self, Opcode};
 
 /// The most bytes that wait in one client for a server that does not read; then the link fails.
@@ -14,7 +14,7 @@ pub(super) const MAX_UNSENT: usize = 4 << 20;
 /// retires and counts it.
 #[derive(Debug)]
 pub struct Link {
-    stream: mio::net::TcpStream,
+    stream: Stream<mio::net::TcpStream>,
     mask: [u8; 4],
     frame: Vec<u8>,
     unsent: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct Link {
 impl Link {
     /// Takes over a stream that has been made non-blocking.
     #[must_use]
-    pub fn new(stream: mio::net::TcpStream, mask: [u8; 4]) -> Self {
+    pub fn new(stream: Stream<mio::net::TcpStream>, mask: [u8; 4]) -> Self {
         Self { stream, mask, frame: Vec::new(), unsent: Vec::new(), fault: None }
     }
 
@@ -52,8 +52,11 @@ impl Link {
 
     /// Sends what waits, as far as the socket takes it.
     pub fn flush(&mut self) {
-        if self.unsent.is_empty() {
-            return;
+        match self.stream.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => return self.fail(error.into()),
+            Ok(()) if self.unsent.is_empty() => return,
+            Ok(()) => {}
         }
         match write_some(&mut self.stream, &self.unsent) {
             Ok(sent) => drop(self.unsent.drain(..sent)),
@@ -72,7 +75,7 @@ impl Link {
     }
 
     /// The socket, for reading and registering.
-    pub fn stream(&mut self) -> &mut mio::net::TcpStream {
+    pub fn stream(&mut self) -> &mut Stream<mio::net::TcpStream> {
         &mut self.stream
     }
 }

@@ -15,6 +15,7 @@ use super::{Protocol, document::Author, flood::Pace};
 use crate::{
     accounts::{Accounts, Echo},
     measure::Latencies,
+    stage::Recent,
     stamp::Stamp,
     swarm::Heard,
 };
@@ -24,6 +25,8 @@ pub(super) struct Books {
     pub(super) members: Vec<Member>,
     pub(super) accounts: Accounts,
     pub(super) counts: Counts,
+    /// Latencies that the stage has not had yet.
+    pub(super) recent: Recent,
     /// Members whose edit has reached everybody, if they are to write another one then.
     pub(super) arrived: Vec<usize>,
     /// For each client number, what it wrote.
@@ -100,6 +103,7 @@ impl Books {
             accounts: Accounts::new(clients, rooms, &numbers, Echo::OthersOnly),
             members,
             counts: Counts::default(),
+            recent: Recent::default(),
             arrived: Vec::new(),
             edits: (0..clients).map(|_| Vec::new()).collect(),
             seats,
@@ -184,8 +188,10 @@ impl Books {
         }
         let edits = self.edits.get_mut(stamp.sender as usize);
         let Some(edit) = edits.and_then(|edits| edits.get_mut(stamp.sequence as usize)) else { return };
+        let latency = nanoseconds(edit.due, at);
+        self.recent.record(latency);
         if self.from <= edit.due && edit.due < self.until {
-            self.counts.deliveries.record(nanoseconds(edit.due, at));
+            self.counts.deliveries.record(latency);
         }
         edit.awaited = edit.awaited.saturating_sub(1);
         if edit.awaited == 0 && matches!(self.pace, Pace::Saturated { .. }) {
@@ -253,7 +259,7 @@ fn nanoseconds(due: Instant, at: Instant) -> u64 {
 }
 
 /// What a status is called in reports.
-pub(super) const fn name_of(status: Status) -> &'static str {
+pub(crate) const fn name_of(status: Status) -> &'static str {
     match status {
         Status::Ok => "ok",
         Status::Unknown => "unknown",

@@ -118,16 +118,17 @@ impl Crew {
 
     /// So many edits a second, one writer after the other.
     fn keep_rate(&mut self, settings: &Settings, stage: &Stage, until: Instant) -> io::Result<()> {
-        let interval = Duration::from_secs_f64(1.0 / settings.rate);
-        let mut due = stage.origin();
+        let mut dues = settings.rate.times().map(|due| stage.origin() + due).peekable();
         let mut turns = self.writers.clone().into_iter().cycle();
-        while due < until {
-            while due <= Instant::now() && due < until {
+        while let Some(due) = dues.peek().copied() {
+            while let Some(due) = dues.next_if(|due| *due <= Instant::now()) {
                 let Some(who) = turns.next() else { return Ok(()) };
                 self.write_one(who, due);
-                due += interval;
             }
             self.turn(due, stage)?;
+        }
+        while Instant::now() < until {
+            self.turn(until, stage)?;
         }
         Ok(())
     }
@@ -184,6 +185,7 @@ impl Crew {
         stage.delivered.fetch_add(delivered, Relaxed);
         let published = std::mem::replace(told, books.counts.published);
         stage.published.fetch_add(books.counts.published - published, Relaxed);
+        stage.take_in(&mut books.recent, swarm.errors().total());
         Ok(delivered + books.counts.acked - acked)
     }
 }

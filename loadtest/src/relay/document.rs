@@ -19,7 +19,7 @@ const UPDATE: usize = 2 << 20;
 
 /// A client's own document, with nothing in it but its own edits.
 #[derive(Debug)]
-pub(super) struct Author {
+pub(crate) struct Author {
     doc: LoroDoc,
     peer: PeerID,
     version: VersionVector,
@@ -27,7 +27,7 @@ pub(super) struct Author {
 
 impl Author {
     /// The author that is known by this number.
-    pub(super) fn new(number: u32) -> Self {
+    pub(crate) fn new(number: u32) -> Self {
         let (doc, peer) = (LoroDoc::new(), peer(number));
         doc.set_peer_id(peer).expect("a new document takes any id but the reserved one");
         let version = doc.oplog_vv();
@@ -35,7 +35,7 @@ impl Author {
     }
 
     /// Sets a value of `len` bytes with `stamp` in it; the update that says so.
-    pub(super) fn edit(&mut self, stamp: Stamp, len: usize) -> Bytes {
+    pub(crate) fn edit(&mut self, stamp: Stamp, len: usize) -> Bytes {
         let key = format!("{}-{}", stamp.sender, stamp.sequence % KEYS);
         self.doc
             .get_map(MAP)
@@ -48,17 +48,17 @@ impl Author {
     }
 
     /// All edits so far, in one update.
-    pub(super) fn everything(&self) -> Vec<u8> {
+    pub(crate) fn everything(&self) -> Vec<u8> {
         self.doc.export(ExportMode::all_updates()).expect("a document can be exported")
     }
 
     /// The document, to import what others wrote.
-    pub(super) fn document(&self) -> &LoroDoc {
+    pub(crate) fn document(&self) -> &LoroDoc {
         &self.doc
     }
 
     /// Its id in versions. It has made as many operations as it made edits.
-    pub(super) fn peer(&self) -> PeerID {
+    pub(crate) fn peer(&self) -> PeerID {
         self.peer
     }
 }
@@ -70,16 +70,16 @@ fn peer(number: u32) -> PeerID {
 
 /// A document with much text in it, as somebody wrote it who jumped about.
 #[derive(Debug)]
-pub(super) struct Grown {
+pub(crate) struct Grown {
     /// The document.
-    pub(super) doc: LoroDoc,
+    pub(crate) doc: LoroDoc,
     /// The updates that make it, one after the other.
-    pub(super) updates: Vec<Vec<u8>>,
+    pub(crate) updates: Vec<Vec<u8>>,
 }
 
 impl Grown {
     /// A document with `bytes` of text; the same for the same seed.
-    pub(super) fn new(bytes: usize, seed: u64) -> Self {
+    pub(crate) fn new(bytes: usize, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let doc = LoroDoc::new();
         doc.set_peer_id(1).expect("a new document takes any id but the reserved one");
@@ -99,7 +99,7 @@ impl Grown {
     }
 
     /// Types one letter at `place`; the update that says so.
-    pub(super) fn keystroke(&self, place: usize) -> Vec<u8> {
+    pub(crate) fn keystroke(&self, place: usize) -> Vec<u8> {
         let before = self.doc.oplog_vv();
         let text = self.doc.get_text(TEXT);
         let place = place.min(text.len_unicode());
@@ -114,7 +114,7 @@ fn letters(random: &mut StdRng, count: usize) -> String {
 }
 
 /// Whether two documents hold the same edits and say the same.
-pub(super) fn equal(one: &LoroDoc, other: &LoroDoc) -> bool {
+pub(crate) fn equal(one: &LoroDoc, other: &LoroDoc) -> bool {
     one.oplog_vv() == other.oplog_vv() && one.get_deep_value() == other.get_deep_value()
 }
 

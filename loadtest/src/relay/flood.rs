@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     accounts::Accounts,
-    measure::process::raise_open_files,
-    report::{Report, grouped},
+    limits,
+    report::Report,
     stage::{Costs, Stage, Window},
     stamp::Stamp,
     swarm::Errors,
@@ -116,6 +116,7 @@ pub(super) fn describe(outcome: &Outcome, settings: &Settings, report: &mut Repo
     report.count("deliveries_expected", accounts.expected);
     report.number("deliveries_per_second", counts.in_window as f64 / settings.duration.as_secs_f64());
     report.milliseconds("latency_p50_ms", counts.deliveries.at(0.5));
+    report.milliseconds("latency_p90_ms", counts.deliveries.at(0.9));
     report.milliseconds("latency_p99_ms", counts.deliveries.at(0.99));
     report.milliseconds("latency_p999_ms", counts.deliveries.at(0.999));
     report.milliseconds("latency_max_ms", counts.deliveries.max());
@@ -129,6 +130,8 @@ pub(super) fn describe(outcome: &Outcome, settings: &Settings, report: &mut Repo
     report.count("lost", outcome.lost());
     outcome.verdict.describe(report);
     describe_costs(costs, counts, report);
+    report.timeline(&costs.timeline);
+    report.curve(&counts.deliveries);
 }
 
 fn describe_costs(costs: &Costs, counts: &Counts, report: &mut Report) {
@@ -137,6 +140,7 @@ fn describe_costs(costs: &Costs, counts: &Counts, report: &mut Report) {
     report.number("server_cpu_us_per_delivery", cost);
     report.number("server_cpu_percent", share(costs.server_cpu));
     report.number("server_rss_peak_bytes", costs.rss_peak.map(|bytes| bytes as f64));
+    report.number("server_queue_high_water_bytes", costs.queue_peak.map(|bytes| bytes as f64));
     report.number("tester_cpu_percent", share(costs.tester_cpu));
     report.milliseconds("tester_late_max_ms", Some(counts.late));
 }
@@ -166,7 +170,12 @@ pub(super) fn measure<T: Send>(
     };
     let (costs, tally, found) = thread::scope(|scope| {
         let (crew, aside) = (scope.spawn(crew), scope.spawn(aside));
-        let costs = stage.conduct(&Window { warmup, duration, server: settings.server.as_ref() });
+        let costs = stage.conduct(&Window {
+            warmup,
+            duration,
+            server: settings.server.as_ref(),
+            metrics: settings.metrics.as_ref(),
+        });
         (costs, crew.join().expect("a crew does not panic"), aside.join().expect("nor who works beside it"))
     });
     let tally = tally?;
@@ -185,13 +194,5 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
         settings.payload
     );
     let clients = u64::from(settings.clients) * u64::from(settings.rooms);
-    let (limit, needed) = (raise_open_files(), clients + 64);
-    ensure!(
-        needed <= limit,
-        "{} connections need {} open files and the limit is {}: raise it with `ulimit -n`",
-        grouped(clients),
-        grouped(needed),
-        grouped(limit)
-    );
-    Ok(())
+    limits::check(&settings.target, clients)
 }

@@ -66,11 +66,11 @@ fn type_into(settings: &Settings, run: u32, size: ByteSize, keystrokes: u32) -> 
     let bytes = usize::try_from(size.as_u64()).context("too large for this machine")?;
     let room = room(run, size.as_u64());
     let grown = Grown::new(bytes, settings.seed);
-    let mut author = Visitor::open(settings, room.clone())?;
+    let mut author = Visitor::open(&settings.target, settings.protocol, room.clone())?;
     author.join(&LoroDoc::new())?;
     author.write(&grown.updates)?;
     let read = LoroDoc::new();
-    let mut reader = Visitor::open(settings, room.clone())?;
+    let mut reader = Visitor::open(&settings.target, settings.protocol, room.clone())?;
     reader.join(&read)?;
     wait_for_rest(settings.server.as_ref())?;
     let cpu = || settings.server.as_ref().map(Process::cpu).transpose();
@@ -78,7 +78,7 @@ fn type_into(settings: &Settings, run: u32, size: ByteSize, keystrokes: u32) -> 
     let latencies = type_letters(settings, keystrokes, &grown, &mut author, (&mut reader, &read))?;
     let used = cpu()?.zip(before).map(|(after, before)| after.since(&before));
     let late = LoroDoc::new();
-    let mut newcomer = Visitor::open(settings, room)?;
+    let mut newcomer = Visitor::open(&settings.target, settings.protocol, room)?;
     newcomer.join(&late)?;
     [author, reader, newcomer].into_iter().for_each(Visitor::close);
     Ok(Typed { cpu: used, latencies, equal: equal(&grown.doc, &read) && equal(&grown.doc, &late) })
@@ -95,7 +95,7 @@ fn type_letters(
 ) -> anyhow::Result<Latencies> {
     let mut latencies = Latencies::default();
     let mut batches = Vec::new();
-    let interval = Duration::from_secs_f64(1.0 / settings.rate);
+    let interval = Duration::from_secs_f64(1.0 / settings.rate.top());
     let start = Instant::now();
     for nth in 0..keystrokes {
         thread::sleep((start + interval * nth).saturating_duration_since(Instant::now()));

@@ -28,7 +28,7 @@ pub(super) fn run(settings: &Settings, size: ByteSize, joins: u32) -> anyhow::Re
     let run = rand::random();
     let room = room(run, "large");
     let grown = Grown::new(bytes, settings.seed);
-    let mut author = Visitor::open(settings, room.clone())?;
+    let mut author = Visitor::open(&settings.target, settings.protocol, room.clone())?;
     author.join(&LoroDoc::new())?;
     author.write(&grown.updates)?;
     author.close();
@@ -66,7 +66,7 @@ fn join_often(
         let at = origin + settings.warmup + settings.duration * nth / joins;
         thread::sleep(at.saturating_duration_since(Instant::now()));
         let document = LoroDoc::new();
-        let mut visitor = Visitor::open(settings, room.clone())?;
+        let mut visitor = Visitor::open(&settings.target, settings.protocol, room.clone())?;
         let started = Instant::now();
         visitor.join(&document)?;
         took.push(started.elapsed());

@@ -26,8 +26,11 @@ pub(super) fn run(settings: &Settings, rooms: u32, size: ByteSize) -> anyhow::Re
     for nth in 0..rooms {
         let grown = Grown::new(bytes, settings.seed.wrapping_add(nth.into()));
         let document = LoroDoc::new();
-        let mut visitor =
-            Visitor::open(settings, named(&format!("loadtest-stored-{}-{nth}", settings.seed)))?;
+        let mut visitor = Visitor::open(
+            &settings.target,
+            settings.protocol,
+            named(&format!("loadtest-stored-{}-{nth}", settings.seed)),
+        )?;
         visitor.join(&document)?;
         if document.oplog_vv().is_empty() {
             visitor.write(&grown.updates)?;

@@ -93,7 +93,7 @@ impl Verdict {
 
 fn newcomer(settings: &Settings, room: &Room) -> anyhow::Result<LoroDoc> {
     let document = LoroDoc::new();
-    let mut visitor = Visitor::open(settings, room.clone())?;
+    let mut visitor = Visitor::open(&settings.target, settings.protocol, room.clone())?;
     visitor.join(&document)?;
     visitor.close();
     Ok(document)

@@ -14,9 +14,9 @@ use wire::{
     sync::{Message, Room, Status},
 };
 
-use super::{Protocol, Settings, books::name_of};
+use super::{Protocol, books::name_of};
 use crate::{
-    client::{Options, Upgraded},
+    client::{Options, Target, Upgraded},
     frame::Opcode,
 };
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LARGEST: usize = 1 << 30;
 
 /// A client that blocks.
-pub(super) struct Visitor {
+pub(crate) struct Visitor {
     connection: Upgraded,
     protocol: Protocol,
     room: Room,
@@ -41,8 +41,8 @@ pub(super) struct Visitor {
 
 impl Visitor {
     /// Connects; it is in no room yet.
-    pub(super) fn open(settings: &Settings, room: Room) -> anyhow::Result<Self> {
-        let connection = Upgraded::open(&settings.target, Options::default())?;
+    pub(crate) fn open(target: &Target, protocol: Protocol, room: Room) -> anyhow::Result<Self> {
+        let connection = Upgraded::open(target, Options::default())?;
         connection.stream.set_read_timeout(Some(PATIENCE))?;
         let limits = FragmentLimits {
             update: LARGEST,
@@ -53,7 +53,7 @@ impl Visitor {
         let fragments = Reassembly::new(limits);
         Ok(Self {
             connection,
-            protocol: settings.protocol,
+            protocol,
             room,
             fragments,
             batches: 0,
@@ -64,7 +64,7 @@ impl Visitor {
     }
 
     /// Joins with what `document` holds, and imports until it holds all that the server said it has.
-    pub(super) fn join(&mut self, document: &LoroDoc) -> anyhow::Result<()> {
+    pub(crate) fn join(&mut self, document: &LoroDoc) -> anyhow::Result<()> {
         let version = document.oplog_vv().encode().into();
         self.tell(&Message::JoinRequest { auth: Bytes::new(), version })?;
         let version = loop {
@@ -84,7 +84,7 @@ impl Visitor {
     }
 
     /// Sends an update, in fragments if it is long; it is acknowledged under what is returned.
-    pub(super) fn send(&mut self, update: &[u8]) -> anyhow::Result<BatchId> {
+    pub(crate) fn send(&mut self, update: &[u8]) -> anyhow::Result<BatchId> {
         self.batches += 1;
         let batch = BatchId::from(self.batches);
         for frame in self.protocol.frames(&self.room, batch, update) {
@@ -94,7 +94,7 @@ impl Visitor {
     }
 
     /// Sends updates, each once the one before is acknowledged.
-    pub(super) fn write(&mut self, updates: &[Vec<u8>]) -> anyhow::Result<()> {
+    pub(crate) fn write(&mut self, updates: &[Vec<u8>]) -> anyhow::Result<()> {
         for update in updates {
             let batch = self.send(update)?;
             self.acked(batch)?;
@@ -103,7 +103,7 @@ impl Visitor {
     }
 
     /// Waits until this batch is acknowledged.
-    pub(super) fn acked(&mut self, batch: BatchId) -> anyhow::Result<()> {
+    pub(crate) fn acked(&mut self, batch: BatchId) -> anyhow::Result<()> {
         loop {
             if let Some(at) = self.acks.iter().position(|(acked, _)| *acked == batch) {
                 let (_, status) = self.acks.swap_remove(at);
@@ -115,7 +115,7 @@ impl Visitor {
     }
 
     /// Waits for the next update that the server sends.
-    pub(super) fn update(&mut self) -> anyhow::Result<Bytes> {
+    pub(crate) fn update(&mut self) -> anyhow::Result<Bytes> {
         loop {
             match self.updates.pop_front() {
                 Some(update) => return Ok(update),
@@ -125,7 +125,7 @@ impl Visitor {
     }
 
     /// Leaves with a proper goodbye, if the server still takes it.
-    pub(super) fn close(mut self) {
+    pub(crate) fn close(mut self) {
         let _ = self.connection.send(Opcode::Close, &1000_u16.to_be_bytes());
     }
 

@@ -11,10 +11,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Settings, is_pong, need_open_files, room_name, subscribe};
+use super::{Settings, is_pong, room_name, subscribe};
 use crate::{
     client::{ClientError, Options, Target, Upgraded},
     frame::Opcode,
+    limits,
     report::{Report, grouped},
     swarm::{Errors, PING},
 };
@@ -28,7 +29,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 /// Connects, subscribes and disconnects `cycles` times, every second one without a goodbye.
 pub(super) fn run(settings: &Settings, cycles: u32, concurrency: usize) -> anyhow::Result<Report> {
-    need_open_files(u32::try_from(concurrency).unwrap_or(u32::MAX))?;
+    limits::check(&settings.target, concurrency as u64)?;
     let churn = Churn {
         settings,
         topic: room_name(rand::random(), 0),

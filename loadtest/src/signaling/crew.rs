@@ -13,7 +13,7 @@ use crate::{
     accounts::{Accounts, Echo},
     client::Link,
     measure::Latencies,
-    stage::Stage,
+    stage::{Recent, Stage},
     stamp::{Stamp, Template},
     swarm::{Dialect, Errors, Heard, Swarm},
 };
@@ -55,6 +55,7 @@ struct Books {
     published: u64,
     in_window: u64,
     latencies: Latencies,
+    recent: Recent,
     late: Duration,
     origin: Instant,
     from: Instant,
@@ -101,6 +102,7 @@ impl Crew {
             published: 0,
             in_window: 0,
             latencies: Latencies::default(),
+            recent: Recent::default(),
             late: Duration::ZERO,
             origin: now,
             from: now,
@@ -127,17 +129,19 @@ impl Crew {
 
     /// This thread's share of the publishes a second, one client after the other.
     fn keep_rate(&mut self, settings: &Settings, stage: &Stage, nth: usize) -> io::Result<()> {
-        let interval = Duration::from_secs_f64(settings.threads as f64 / settings.rate);
-        let offset = interval.mul_f64(nth as f64 / settings.threads as f64);
-        let mut due = self.books.origin + offset;
+        let all = settings.rate.times().skip(nth).step_by(settings.threads);
+        let origin = self.books.origin;
+        let mut dues = all.map(|due| origin + due).peekable();
         let mut turns = self.order.clone().into_iter().cycle();
-        while due < self.books.until {
-            while due <= Instant::now() && due < self.books.until {
+        while let Some(due) = dues.peek().copied() {
+            while let Some(due) = dues.next_if(|due| *due <= Instant::now()) {
                 let Some(who) = turns.next() else { return Ok(()) };
                 self.publish_one(who, due);
-                due += interval;
             }
             self.turn(due, stage)?;
+        }
+        while Instant::now() < self.books.until {
+            self.turn(self.books.until, stage)?;
         }
         Ok(())
     }
@@ -190,6 +194,7 @@ impl Crew {
         stage.delivered.fetch_add(delivered, Relaxed);
         let published = std::mem::replace(&mut self.told, self.books.published);
         stage.published.fetch_add(self.books.published - published, Relaxed);
+        stage.take_in(&mut self.books.recent, self.swarm.errors().total());
         Ok(delivered)
     }
 }
@@ -207,7 +212,7 @@ impl Books {
     }
 
     fn heard(&mut self, heard: Heard<'_>) {
-        let Heard { who, at, message, link } = heard;
+        let Heard { who, at, message, link, .. } = heard;
         let publisher = &mut self.publishers[who];
         let Some(stamp) = Stamp::find(message, &mut publisher.hint) else { return };
         let own = stamp.sender == publisher.number;
@@ -216,8 +221,10 @@ impl Books {
             self.in_window += 1;
         }
         let due = self.origin + Duration::from_nanos(stamp.due);
+        let latency = u64::try_from(at.saturating_duration_since(due).as_nanos()).unwrap_or(u64::MAX);
+        self.recent.record(latency);
         if self.from <= due && due < self.until {
-            self.latencies.record(u64::try_from(at.duration_since(due).as_nanos()).unwrap_or(u64::MAX));
+            self.latencies.record(latency);
         }
         if own && at < self.until {
             self.echoed(who, link);

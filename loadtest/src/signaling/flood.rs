@@ -7,9 +7,10 @@ use anyhow::ensure;
 use super::{
     Settings,
     crew::{Crew, Tally},
-    need_open_files, peer_id, room_name,
+    peer_id, room_name,
 };
 use crate::{
+    limits,
     measure::Latencies,
     report::Report,
     stage::{Costs, Stage, Window},
@@ -108,6 +109,7 @@ fn describe(outcome: &Outcome, settings: &Settings, report: &mut Report) {
     report.count("deliveries_expected", outcome.expected);
     report.number("deliveries_per_second", outcome.in_window as f64 / seconds);
     report.milliseconds("latency_p50_ms", outcome.latencies.at(0.5));
+    report.milliseconds("latency_p90_ms", outcome.latencies.at(0.9));
     report.milliseconds("latency_p99_ms", outcome.latencies.at(0.99));
     report.milliseconds("latency_p999_ms", outcome.latencies.at(0.999));
     report.milliseconds("latency_max_ms", outcome.latencies.max());
@@ -116,15 +118,18 @@ fn describe(outcome: &Outcome, settings: &Settings, report: &mut Report) {
     report.number("server_cpu_us_per_delivery", cost);
     report.number("server_cpu_percent", share(costs.server_cpu));
     report.number("server_rss_peak_bytes", costs.rss_peak.map(|bytes| bytes as f64));
+    report.number("server_queue_high_water_bytes", costs.queue_peak.map(|bytes| bytes as f64));
     let grown = costs.rss_connected.zip(outcome.rss_before).map(|(now, before)| now.saturating_sub(before));
     report.number("server_bytes_per_connection", grown.map(|bytes| bytes as f64 / outcome.connected as f64));
     report.number("tester_cpu_percent", share(costs.tester_cpu));
     report.milliseconds("tester_late_max_ms", Some(outcome.late));
+    report.timeline(&costs.timeline);
+    report.curve(&outcome.latencies);
 }
 
 /// Floods the rooms of `run`, named by [`room_name`].
 pub(super) fn measure(settings: &Settings, pace: Pace, run: u32) -> anyhow::Result<Outcome> {
-    need_open_files(settings.clients)?;
+    limits::check(&settings.target, settings.clients.into())?;
     let smallest =
         Template::smallest(&room_name(run, settings.rooms - 1), &peer_id(run, settings.clients - 1));
     ensure!(
@@ -135,7 +140,8 @@ pub(super) fn measure(settings: &Settings, pace: Pace, run: u32) -> anyhow::Resu
     let rss_before = settings.server.as_ref().and_then(|server| server.resident().ok());
     let stage = Stage::new(settings.threads);
     let Settings { warmup, duration, .. } = *settings;
-    let window = Window { warmup, duration, server: settings.server.as_ref() };
+    let window =
+        Window { warmup, duration, server: settings.server.as_ref(), metrics: settings.metrics.as_ref() };
     let mut outcome = Outcome { rss_before, ..Outcome::default() };
     let crew = |nth| {
         let gathered = Crew::gather(settings, pace, run, nth);

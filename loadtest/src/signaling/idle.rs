@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Settings, need_open_files, nth_connection, room_name, subscribe_all};
+use super::{Settings, room_name, subscribe_all};
 use crate::{
     client::Upgraded,
+    limits::{self, nth_connection},
     measure::process::Process,
     report::{Report, grouped},
     swarm::{Dialect, Swarm},
@@ -20,7 +21,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// Opens the connections, reads memory, closes them, reads it again.
 pub(super) fn run(settings: &Settings, connections: u32) -> anyhow::Result<Report> {
-    need_open_files(connections)?;
+    limits::check(&settings.target, connections.into())?;
     let resident = |process: Option<&Process>| process.and_then(|process| process.resident().ok());
     let (server, own) = (settings.server.as_ref(), Process::own().ok());
     let run = rand::random();

@@ -9,8 +9,9 @@ use std::{
 use memchr::memmem;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Settings, connect_all, is_pong, need_open_files, peer::Peer, peer_id, room_name, subscribe};
+use super::{Settings, connect_all, is_pong, peer::Peer, peer_id, room_name, subscribe};
 use crate::{
+    limits,
     measure::process::{Cpu, Process},
     report::{Report, grouped},
     swarm::{Dialect, Heard, Swarm},
@@ -21,7 +22,7 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Joins, waits for the mesh, reports.
 pub(super) fn run(settings: &Settings, candidates: u32, timeout: Duration) -> anyhow::Result<Report> {
-    need_open_files(settings.clients)?;
+    limits::check(&settings.target, settings.clients.into())?;
     let run = rand::random();
     let mut swarm = Swarm::new(Dialect::Signaling)?;
     let numbers = connect_all(&mut swarm, &settings.target, 0..settings.clients)?;
@@ -108,7 +109,7 @@ impl Storm {
     }
 
     fn heard(&mut self, heard: Heard<'_>) {
-        let Heard { who, at, message: text, link } = heard;
+        let Heard { who, at, message: text, link, .. } = heard;
         if is_pong(text) {
             return;
         }

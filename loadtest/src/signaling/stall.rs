@@ -83,7 +83,7 @@ fn describe(report: &mut Report, others: &Settings, alone: &Outcome, beside: &Ou
     let p99 = |outcome: &Outcome| outcome.latencies.at(0.99);
     let ratio = p99(beside).zip(p99(alone)).map(|(beside, alone)| beside.as_secs_f64() / alone.as_secs_f64());
     let bytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64);
-    let flood = others.rate * others.payload as f64 * (others.warmup + others.duration).as_secs_f64();
+    let flood = others.rate.top() * others.payload as f64 * (others.warmup + others.duration).as_secs_f64();
     report.count("clients", others.clients.into());
     report.count("bytes_published", flood as u64);
     report.milliseconds("latency_p99_alone_ms", p99(alone));

@@ -158,7 +158,7 @@ fn a_pause_of_the_relay_shows_in_every_edit_that_was_due_meanwhile() {
 fn what_cannot_be_run_is_one_line_and_exit_code_2() {
     let locked = format!("ws://{}", double(Fault::LocksOut));
     for (arguments, expected) in [
-        (["relay", "wss://127.0.0.1", "--json"], "expected ws://host:port/path"),
+        (["relay", "http://127.0.0.1", "--json"], "expected ws://host:port/path"),
         (["relay", "ws://127.0.0.1:1", "--payload=10"], "--payload is 10, 42 to"),
         (["relay", "ws://127.0.0.1:1", "--writers=21"], "--writers is 21, 1 to 20"),
         (["relay", &locked, "--clients=3"], "the server refused"),

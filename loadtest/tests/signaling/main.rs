@@ -155,7 +155,7 @@ fn a_reader_that_never_reads_must_be_disconnected() {
 #[test]
 fn what_cannot_be_run_is_one_line_and_exit_code_2() {
     for (arguments, expected) in [
-        (["signaling", "wss://127.0.0.1", "--json"], "expected ws://host:port/path"),
+        (["signaling", "http://127.0.0.1", "--json"], "expected ws://host:port/path"),
         (["signaling", "ws://127.0.0.1:1", "--payload=10"], "--payload is 10, at least"),
         (["signaling", "ws://127.0.0.1:1", "--pid=4194999"], "cannot watch process 4194999"),
         (["signaling", "ws://127.0.0.1:1", "--idle=4000000000"], "raise it with `ulimit -n`"),
