@@ -1,0 +1,449 @@
+//! One document over one link: joining, versions, and what the other end is owed.
+//!
+//! Nothing is queued for the network. What a link is owed is the difference between our version and the version that
+//! the other end is known to hold, so that the first join, coming back after weeks and catching up with a slow reader
+//! are one and the same. What the other end holds is known from the versions that it shows, from what it sends, and
+//! from what it acknowledges.
+//!
+//! # Who says what
+//!
+//! The Loro Protocol knows clients and servers. To a hub or relay we are the client, to a guest the server. On a data
+//! channel whoever made it asks first, and from then on both ends may do both:
+//!
+//! - *Ask*: a `JoinRequest` shows a version and wants what is missing. It is answered by a `JoinOk` with the other
+//!   version, and by the difference; then the one who asked sends what the other lacks.
+//! - *Announce*: a `JoinOk` that nobody asked for shows a version and wants nothing. Who lacks something asks.
+
+mod flow;
+mod reading;
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use loro::VersionVector;
+use wire::fragment::{FRAGMENT, FragmentLimits, Reassembly};
+use wire::id::RoomId;
+use wire::sync::{Crdt, JoinError, Message, Permission, Room, RoomErrorCode, Status};
+
+use super::backoff::Dice;
+use super::inflight::Inflight;
+use super::journal::Journal;
+use super::replica::{Replica, claimed, exceeds};
+use super::vocabulary::{Event, LinkId, LinkStatus, Output, Reason};
+use flow::{Outgoing, Receipt};
+
+/// Updates are cut so short on data channels, where a long message holds up everything behind it.
+const CHANNEL_FRAGMENT: usize = 60 << 10;
+/// What stands around a fragment in its message, but for the room's name.
+const ENVELOPE: usize = 64;
+/// About how often versions are exchanged when nothing else happens.
+const EXCHANGE: Duration = Duration::from_secs(30);
+/// How long an answer to a join may take, and how often it is asked before the link is given up.
+const JOIN: Duration = Duration::from_secs(10);
+const JOIN_TRIES: u32 = 3;
+/// The least time between two joins, or two suggestions to join.
+const PACE: Duration = Duration::from_secs(1);
+/// So many frames that cannot be read are put up with between two exchanges.
+const STRIKES: u32 = 32;
+
+/// What a link needs of the engine around it.
+pub(super) struct Hands<'a> {
+    pub(super) now: Instant,
+    pub(super) replica: &'a mut Replica,
+    pub(super) journal: &'a Journal,
+    pub(super) dice: &'a mut Dice,
+    /// How far those got who edit here.
+    pub(super) own: &'a VersionVector,
+    pub(super) out: &'a mut VecDeque<Output>,
+}
+
+/// What a frame was about, beyond the link itself.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// The document has changed.
+    pub(super) news: bool,
+    /// Presence, still to be read.
+    pub(super) presence: Vec<Bytes>,
+    /// The other end now wants presence, all of it.
+    pub(super) wants_presence: bool,
+}
+
+/// What the other end is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owe {
+    Nothing,
+    /// What was edited here.
+    Own,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No version of the other end is known.
+    Strange,
+    Live,
+}
+
+/// A question that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Join {
+    deadline: Instant,
+    tries: u32,
+    /// The last update that was sent before it.
+    mark: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    id: LinkId,
+    document: Room,
+    presence: Room,
+    /// What we show when we join.
+    auth: Bytes,
+    /// We are the one who asks.
+    asks: bool,
+    fragment: usize,
+    stage: Stage,
+    may_write: bool,
+    theirs: VersionVector,
+    /// The last version that the other end was shown.
+    shown: VersionVector,
+    /// The version of theirs that was there when we last asked: one that lies is asked once.
+    asked: Option<VersionVector>,
+    inflight: Inflight,
+    owe: Owe,
+    outgoing: Option<Outgoing>,
+    /// Bytes given to the network and not drained yet.
+    unsent: usize,
+    join: Option<Join>,
+    exchange_at: Option<Instant>,
+    joined_at: Option<Instant>,
+    suggested_at: Option<Instant>,
+    /// Updates are held back until then, for they were refused.
+    held_until: Option<Instant>,
+    refusals: u32,
+    fragments: Reassembly,
+    receipts: VecDeque<Receipt>,
+    strikes: u32,
+    heard_anything: bool,
+    /// The other end takes part in presence.
+    present: bool,
+    /// Keys of presence that it has not been told of.
+    pub(super) news_of: BTreeSet<Arc<str>>,
+}
+
+impl Link {
+    pub(super) fn new(
+        now: Instant,
+        id: LinkId,
+        room: &RoomId,
+        auth: Bytes,
+        asks: bool,
+        frame: usize,
+    ) -> Self {
+        let most = match id {
+            LinkId::Channel(_) => CHANNEL_FRAGMENT,
+            LinkId::Uplink(_) | LinkId::Guest(_) => FRAGMENT,
+        };
+        let fragment = frame.saturating_sub(ENVELOPE + room.as_str().len()).clamp(1, most);
+        Self {
+            id,
+            document: Room { crdt: Crdt::Loro, id: room.clone() },
+            presence: Room { crdt: Crdt::Ephemeral, id: room.clone() },
+            auth,
+            asks,
+            fragment,
+            stage: Stage::Strange,
+            may_write: true,
+            theirs: VersionVector::default(),
+            shown: VersionVector::default(),
+            asked: None,
+            inflight: Inflight::default(),
+            owe: Owe::Nothing,
+            outgoing: None,
+            unsent: 0,
+            join: None,
+            exchange_at: match id {
+                _ if asks => Some(now),
+                // Whoever made the channel asks first, or does not speak our protocol.
+                LinkId::Channel(_) => Some(now + JOIN * JOIN_TRIES),
+                _ => None,
+            },
+            joined_at: None,
+            suggested_at: None,
+            held_until: None,
+            refusals: 0,
+            fragments: Reassembly::new(FragmentLimits::default()),
+            receipts: VecDeque::new(),
+            strikes: 0,
+            heard_anything: false,
+            present: false,
+            news_of: BTreeSet::new(),
+        }
+    }
+
+    fn is_channel(&self) -> bool {
+        matches!(self.id, LinkId::Channel(_))
+    }
+
+    fn is_uplink(&self) -> bool {
+        matches!(self.id, LinkId::Uplink(_))
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.stage == Stage::Live
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.present
+    }
+
+    /// Whether the other end has shown something that is neither in this version nor asked for already.
+    pub(super) fn is_worth_asking(&self, version: &VersionVector) -> bool {
+        let asked = self.asked.as_ref().is_some_and(|asked| !exceeds(&self.theirs, asked));
+        self.is_live() && self.join.is_none() && !asked && exceeds(&self.theirs, version)
+    }
+
+    /// The version that the other end is known to hold.
+    pub(super) fn theirs(&self) -> &VersionVector {
+        &self.theirs
+    }
+
+    /// Whether something of it is on its way in.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.fragments.pending() > 0
+    }
+
+    pub(super) fn status(&self, ours: &VersionVector) -> LinkStatus {
+        LinkStatus {
+            link: self.id,
+            joined: self.is_live(),
+            holds_all: self.is_live() && !exceeds(ours, &self.theirs),
+            unacknowledged: self.inflight.len(),
+        }
+    }
+
+    /// Whether everything that either end has is known to be at the other.
+    pub(super) fn is_caught_up(&self, ours: &VersionVector) -> bool {
+        let given = !self.may_write || !exceeds(ours, &self.theirs);
+        self.is_live() && given && !exceeds(&self.theirs, ours) && self.join.is_none()
+    }
+
+    /// Asks: shows our version, wants what is missing.
+    pub(super) fn ask(&mut self, hands: &mut Hands<'_>) {
+        let tries = self.join.map_or(0, |join| join.tries) + 1;
+        self.join = Some(Join { deadline: hands.now + JOIN, tries, mark: self.inflight.mark() });
+        self.joined_at = Some(hands.now);
+        self.exchange_at = None;
+        self.asked = Some(self.theirs.clone());
+        self.ask_from(hands.replica.version().clone(), hands);
+    }
+
+    fn ask_from(&mut self, version: VersionVector, hands: &mut Hands<'_>) {
+        let asking =
+            |version: Vec<u8>| Message::JoinRequest { auth: self.auth.clone(), version: version.into() };
+        // A version of more peers than fit into a frame: who is shown an empty one sends more than we lack.
+        let frame = asking(version.encode())
+            .encode(&self.document)
+            .or_else(|_| asking(vec![0]).encode(&self.document))
+            .expect("credentials are short");
+        self.shown = version;
+        self.send(frame, hands.out);
+    }
+
+    /// Announces: shows our version, wants nothing. Nothing is said to whom it tells nothing new.
+    pub(super) fn announce(&mut self, hands: &mut Hands<'_>) {
+        let ours = hands.replica.version();
+        let known = self.inflight.promised(&self.theirs);
+        if self.is_live() && exceeds(ours, &known) && exceeds(ours, &self.shown) {
+            self.show(Permission::Write, hands);
+        }
+    }
+
+    /// What others wrote is to be passed on.
+    pub(super) fn pass_on(&mut self, hands: &mut Hands<'_>) {
+        if self.is_channel() { self.announce(hands) } else { self.owe(Owe::All) }
+    }
+
+    /// What was edited here is to be sent.
+    pub(super) fn edited(&mut self) {
+        self.owe(if self.is_channel() { Owe::Own } else { Owe::All });
+    }
+
+    fn owe(&mut self, owe: Owe) {
+        self.owe = self.owe.max(owe);
+    }
+
+    /// Shows our version.
+    fn show(&mut self, permission: Permission, hands: &mut Hands<'_>) {
+        let ok = |version: Vec<u8>| {
+            Message::JoinOk { permission, version: version.into(), extra: Bytes::new() }
+                .encode(&self.document)
+        };
+        let version = hands.replica.version();
+        let frame = ok(version.encode()).or_else(|_| ok(vec![0])).expect("a short answer fits into a frame");
+        self.shown = version.clone();
+        self.send(frame, hands.out);
+    }
+
+    /// Exchanges versions as soon as it is polite.
+    fn exchange_soon(&mut self, now: Instant) {
+        let soon = self.joined_at.map_or(now, |last| now.max(last + PACE));
+        if self.asks || self.is_channel() {
+            self.exchange_at = Some(self.exchange_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
+    /// Has the other end show its version and bring what we lack: by asking if that is our part, else by suggesting it.
+    fn reconcile(&mut self, hands: &mut Hands<'_>) {
+        if self.asks || self.is_channel() {
+            return self.exchange_soon(hands.now);
+        }
+        if self.suggested_at.is_none_or(|last| hands.now >= last + PACE) {
+            self.suggested_at = Some(hands.now);
+            let message = Cow::Borrowed("join again to exchange what is missing");
+            let message = Message::RoomError { code: RoomErrorCode::RejoinSuggested, message };
+            self.say(&message, &self.document.clone(), hands.out);
+        }
+    }
+
+    fn asked(&mut self, version: &Bytes, hands: &mut Hands<'_>) -> Result<(), Reason> {
+        if self.is_uplink() {
+            return self.strike();
+        }
+        self.enter(claimed(version), hands);
+        if !self.is_channel() {
+            // Guests may never acknowledge anything: what they have not shown is sent again.
+            self.inflight.clear();
+        }
+        self.show(Permission::Write, hands);
+        self.owe(Owe::All);
+        Ok(())
+    }
+
+    /// A version of the other end is known.
+    fn enter(&mut self, theirs: VersionVector, hands: &mut Hands<'_>) {
+        self.theirs = theirs;
+        self.strikes = 0;
+        if self.stage == Stage::Strange {
+            self.stage = Stage::Live;
+            hands.out.push_back(Output::Event(Event::Joined(self.id)));
+        }
+        if self.join.is_none() {
+            let rhythm = hands.dice.between(EXCHANGE.mul_f64(0.8), EXCHANGE.mul_f64(1.2));
+            self.exchange_at = self.asks.then(|| hands.now + rhythm);
+        }
+    }
+
+    fn shown_to_us(
+        &mut self,
+        permission: Permission,
+        version: &Bytes,
+        hands: &mut Hands<'_>,
+    ) -> Result<(), Reason> {
+        let theirs = claimed(version);
+        let Some(join) = self.join.take() else {
+            if !self.is_channel() || !self.is_live() {
+                return self.strike();
+            }
+            self.theirs = theirs;
+            return Ok(());
+        };
+        self.inflight.settle(join.mark, &theirs);
+        self.enter(theirs, hands);
+        self.may_write = permission == Permission::Write;
+        if !self.may_write {
+            hands.out.push_back(Output::Event(Event::ReadOnly(self.id)));
+        }
+        self.owe(Owe::All);
+        if !self.present && self.asks {
+            let message = Message::JoinRequest { auth: self.auth.clone(), version: Bytes::new() };
+            self.say(&message, &self.presence.clone(), hands.out);
+        }
+        Ok(())
+    }
+
+    fn turned_away(&mut self, error: &JoinError, hands: &mut Hands<'_>) -> Result<(), Reason> {
+        match error {
+            JoinError::AuthFailed => Err(Reason::AuthFailed),
+            JoinError::VersionUnknown { .. } if self.join.is_some_and(|join| join.tries <= JOIN_TRIES) => {
+                if let Some(join) = &mut self.join {
+                    join.tries += 1;
+                }
+                self.ask_from(VersionVector::default(), hands);
+                Ok(())
+            }
+            _ => Err(Reason::JoinRefused),
+        }
+    }
+
+    fn room_error(&mut self, code: RoomErrorCode, hands: &mut Hands<'_>) -> Result<(), Reason> {
+        match code {
+            RoomErrorCode::Evicted => return Err(Reason::Evicted),
+            RoomErrorCode::RejoinSuggested => {
+                self.held_until = None;
+                self.exchange_soon(hands.now);
+            }
+            RoomErrorCode::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// Something came that makes no sense.
+    fn strike(&mut self) -> Result<(), Reason> {
+        self.strikes += 1;
+        if self.strikes > STRIKES { Err(Reason::Garbage) } else { Ok(()) }
+    }
+
+    fn say(&mut self, message: &Message, room: &Room, out: &mut VecDeque<Output>) {
+        let frame = message.encode(room).expect("a short message fits into a frame");
+        self.send(frame, out);
+    }
+
+    fn send(&mut self, frame: Bytes, out: &mut VecDeque<Output>) {
+        self.unsent += frame.len();
+        out.push_back(Output::Send { link: self.id, frame });
+    }
+
+    /// Does what time alone brings about.
+    pub(super) fn keep_time(&mut self, hands: &mut Hands<'_>) -> Result<(), Reason> {
+        if let Some(join) = self.join.filter(|join| join.deadline <= hands.now) {
+            match join.tries {
+                tries if tries >= JOIN_TRIES && self.asks => return Err(Reason::Silent),
+                tries if tries >= JOIN_TRIES => self.join = None,
+                _ => self.ask(hands),
+            }
+        }
+        if self.exchange_at.is_some_and(|at| at <= hands.now) {
+            self.exchange_at = None;
+            match (self.stage, self.asks) {
+                (Stage::Strange, false) => return Err(Reason::Foreign),
+                _ if self.join.is_none() => self.ask(hands),
+                _ => {}
+            }
+        }
+        if self.inflight.is_overdue(hands.now) {
+            self.reconcile(hands);
+        }
+        if self.held_until.is_some_and(|until| until <= hands.now) {
+            self.held_until = None;
+        }
+        while let Some((room, batch)) = self.fragments.expired(hands.now) {
+            self.acknowledge(&room, batch, Status::FragmentTimeout, hands.out);
+            self.reconcile(hands);
+        }
+        Ok(())
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let held = self.held_until.filter(|_| self.owe != Owe::Nothing);
+        let join = self.join.map(|join| join.deadline);
+        [join, self.exchange_at, self.inflight.deadline(), self.fragments.deadline(), held]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
