@@ -226,10 +226,12 @@ impl Link {
         }
     }
 
-    /// Whether everything that either end has is known to be at the other.
+    /// Whether versions have been exchanged, and neither end lacks anything that it is known or has asked to lack.
     pub(super) fn is_caught_up(&self, ours: &VersionVector) -> bool {
-        let given = !self.may_write || !exceeds(ours, &self.theirs);
-        self.is_live() && given && !exceeds(&self.theirs, ours) && self.join.is_none()
+        // Over a data channel who was shown a version and lacks nothing of it is silent.
+        let told = self.is_channel() && !exceeds(ours, &self.shown);
+        let given = !self.may_write || told || !exceeds(ours, &self.theirs);
+        self.is_live() && given && !exceeds(&self.theirs, ours)
     }
 
     /// Asks: shows our version, wants what is missing.

@@ -29,7 +29,7 @@ use ring::neighbours;
 const ANSWER: Duration = Duration::from_secs(5);
 const OPEN: Duration = Duration::from_secs(20);
 /// How long to leave somebody alone who could not be reached, at first and at most.
-const REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(120);
 /// How long to leave somebody alone who speaks another protocol.
 const FOREIGN: Duration = Duration::from_secs(600);
@@ -166,7 +166,8 @@ impl Mesh {
         let known = self.channels.iter().find(|(_, channel)| channel.peer == *from).map(|(id, _)| *id);
         match (kind, known) {
             (SignalKind::Offer, Some(id)) if !self.yields(id, token) => {}
-            (SignalKind::Offer, Some(id)) if self.channels[&id].initiator && !self.channels[&id].open => {
+            // Either our offer gives way, or the other end has given up what it began and begins anew.
+            (SignalKind::Offer, Some(id)) if !self.channels[&id].open => {
                 self.cut(id, Reason::Glare, out);
                 self.answer(now, from, data, out);
             }
@@ -243,7 +244,7 @@ impl Mesh {
                 _ if channel.open && reason.is_none() => Some(dice.between(Duration::ZERO, CALL)),
                 _ => {
                     name.failures = name.failures.saturating_add(1);
-                    let rest = REST.saturating_mul(1 << name.failures.min(5)).min(LONGEST_REST);
+                    let rest = REST.saturating_mul(1 << name.failures.min(7)).min(LONGEST_REST);
                     Some(rest.mul_f64(0.5 + dice.unit() / 2.0))
                 }
             };

@@ -18,7 +18,15 @@ pub(crate) fn secs(secs: u64) -> Duration {
 /// Everybody who is up holds the same; nothing that a disk took is missing; everybody sees exactly who is there.
 pub(crate) fn assert_converged(world: &mut World) {
     let up: Vec<usize> = (0..world.peers.len()).filter(|peer| world.peers[*peer].up.is_some()).collect();
-    let value = |world: &World, peer: usize| world.peers[peer].up.as_ref().unwrap().doc.get_deep_value();
+    let value = |world: &World, peer: usize| {
+        let doc = &world.peers[peer].up.as_ref().unwrap().doc;
+        // A container that somebody has asked for shows, even if it is empty.
+        (
+            doc.get_text("text").to_string(),
+            doc.get_map("map").get_deep_value(),
+            doc.get_list("notes").get_deep_value(),
+        )
+    };
     let first = up[0];
     for peer in &up {
         let running = world.peers[*peer].up.as_ref().unwrap();

@@ -51,10 +51,10 @@ fn a_small_room_becomes_a_full_mesh_even_when_signals_are_lost() {
         let weather = if seed.is_multiple_of(2) {
             Weather::FAIR
         } else {
-            Weather { signals_lost: 300, ..Weather::FAIR }
+            Weather { signals_lost: 200, ..Weather::FAIR }
         };
         let mut world = mesh(seed, weather, 4, 8);
-        world.run_for(secs(90));
+        world.run_for(secs(120));
         for peer in 0..4 {
             assert_eq!(world.neighbours(peer).len(), 3, "peer {peer}");
         }

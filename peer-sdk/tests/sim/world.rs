@@ -313,6 +313,7 @@ impl World {
 
     fn perform(&mut self, peer: usize, output: Output) {
         let life = self.peers[peer].life;
+        self.trace(peer, &output);
         match output {
             Output::Dial { uplink } => {
                 let at = self.now + self.network.latency() * 2;
@@ -667,6 +668,25 @@ impl World {
                 self.tell(peer, Input::SignalingUp);
             }
             _ => {}
+        }
+    }
+
+    /// Shows what is done when `SIM_TRACE` is set, for whoever looks into a seed.
+    fn trace(&self, peer: usize, output: &Output) {
+        if std::env::var_os("SIM_TRACE").is_none() {
+            return;
+        }
+        let at = self.now.duration_since(self.start).as_secs_f64();
+        match output {
+            Output::Send { link, frame } => {
+                eprintln!(
+                    "{at:8.3} {peer} {link}: {} bytes, {:?}",
+                    frame.len(),
+                    Frame::decode(frame).map(|f| f.message)
+                );
+            }
+            Output::Append { .. } | Output::Compact { .. } => {}
+            other => eprintln!("{at:8.3} {peer} {other:?}"),
         }
     }
 

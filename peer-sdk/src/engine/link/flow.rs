@@ -194,11 +194,6 @@ impl Link {
         self.unsent < HIGH_WATER
     }
 
-    /// Whether the other end lacks something that it can be told of.
-    pub(in crate::engine) fn lacks(&self, ours: &VersionVector) -> bool {
-        exceeds(ours, &self.inflight.promised(&self.theirs))
-    }
-
     /// Says that we go.
     pub(in crate::engine) fn leave(&mut self, out: &mut VecDeque<Output>) {
         if self.present {
