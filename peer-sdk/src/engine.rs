@@ -57,6 +57,8 @@ pub const HIGH_WATER: usize = 256 << 10;
 const MOST_UNSENT: usize = 4 << 20;
 /// How long what others wrote may wait to be passed on, about.
 pub const BEAT: Duration = Duration::from_millis(100);
+/// Reading so many bytes takes well under a millisecond.
+const HEAVY: usize = 64 << 10;
 /// How long to wait for something that was asked for before somebody else is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -173,11 +175,27 @@ impl Engine {
     /// When to call [`handle`](Self::handle) at the latest, with [`Input::Tick`] if nothing else happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        if self.broken {
+            return None;
+        }
         let dials = self.uplinks.iter().filter_map(|uplink| uplink.dial_at);
         let links = self.links.values().filter_map(Link::deadline);
         let asks = self.asks.iter().map(|ask| ask.until);
         let own = [self.beat_at, self.presence_at, self.presence.deadline(), self.mesh.deadline()];
         own.into_iter().flatten().chain(self.journal.deadline()).chain(dials).chain(links).chain(asks).min()
+    }
+
+    /// Whether an input may take long enough for others to notice, and so belongs on a thread that nobody waits for.
+    #[must_use]
+    pub fn is_heavy(&self, input: &Input) -> bool {
+        match input {
+            Input::Frame { link, frame } => {
+                frame.len() > HEAVY || self.links.get(link).is_some_and(Link::is_receiving)
+            }
+            Input::Edited(update) => update.len() > HEAVY,
+            Input::Restored(_) => true,
+            _ => false,
+        }
     }
 
     /// What the engine holds.
@@ -205,6 +223,7 @@ impl Engine {
             version: ours.clone(),
             stored: self.journal.holds(ours),
             links: self.links.values().map(|link| link.status(ours)).collect(),
+            dialling: self.uplinks.iter().filter(|uplink| uplink.dialling).count(),
             garbage: self.garbage,
         }
     }
@@ -373,8 +392,10 @@ impl Engine {
     /// Does what time alone brings about, and what is owed.
     fn settle(&mut self, now: Instant) {
         self.dial(now);
-        let present = self.present();
-        self.mesh.keep_time(now, &present, &mut self.dice, &mut self.outputs);
+        if self.mesh.deadline().is_some_and(|at| at <= now) {
+            let present = self.present();
+            self.mesh.keep_time(now, &present, &mut self.dice, &mut self.outputs);
+        }
         self.sweep(now);
         self.flush_presence(now);
         if self.broken {

@@ -52,6 +52,8 @@ pub(super) struct Presence {
     shown_at: Option<Instant>,
     known: BTreeMap<Arc<str>, Known>,
     bytes: usize,
+    /// Nobody's time is over before.
+    next: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl Presence {
             shown_at: None,
             known: BTreeMap::new(),
             bytes: 0,
+            next: None,
         }
     }
 
@@ -103,6 +106,11 @@ impl Presence {
         // A store drops the second of two entries of one millisecond, so two never go out in one.
         let soon = self.shown_at.map_or(now, |last| now.max(last + PACE));
         self.show_at = Some(self.show_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Somebody's time may be over then.
+    fn due(&mut self, at: Instant) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
     fn clock(&self, now: Instant) -> i64 {
@@ -177,6 +185,7 @@ impl Presence {
             return false;
         }
         self.bytes = self.bytes - before + weight;
+        self.due(now + LIFETIME.min(MEMORY));
         let links = link.into_iter().collect();
         match self.known.get_mut(&entry.key) {
             Some(known) => {
@@ -205,6 +214,7 @@ impl Presence {
                 known.doomed = Some(now + GRACE);
             }
         }
+        self.due(now + GRACE);
         if self.ours.is_some() {
             self.show_soon(now);
         }
@@ -218,12 +228,17 @@ impl Presence {
             changes.insert(self.session.clone());
         }
         let mut left = false;
+        if self.next.is_none_or(|next| next > now) {
+            return (changes, left);
+        }
         let others = self.known.iter().filter(|(key, _)| **key != self.session);
         let due: Vec<_> =
             others.filter(|(_, known)| known.ends() <= now).map(|(key, _)| key.clone()).collect();
         for key in due {
             left |= self.end(now, &key, &mut changes);
         }
+        let others = self.known.iter().filter(|(key, _)| **key != self.session);
+        self.next = others.map(|(_, known)| known.ends()).min();
         (changes, left)
     }
 
@@ -304,8 +319,7 @@ impl Presence {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let others = self.known.iter().filter(|(key, _)| **key != self.session);
-        others.map(|(_, known)| known.ends()).chain(self.show_at).min()
+        self.next.into_iter().chain(self.show_at).min()
     }
 }
 

@@ -327,6 +327,8 @@ pub struct EngineStatus {
     pub stored: bool,
     /// Every link that is up.
     pub links: Vec<LinkStatus>,
+    /// How many hubs and relays are being dialled.
+    pub dialling: usize,
     /// Frames and updates that could not be read, ever.
     pub garbage: u64,
 }

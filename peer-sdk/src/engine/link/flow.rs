@@ -9,7 +9,7 @@ use wire::id::BatchId;
 use wire::sync::{self, Fragment, FragmentHeader, Message, Room, Status};
 
 use super::{Hands, Link, Owe};
-use crate::engine::replica::{exceeds, missing, raise};
+use crate::engine::replica::{missing, raise};
 use crate::engine::vocabulary::{Event, Output, Reason};
 use crate::engine::{HIGH_WATER, MOST_UNSENT};
 
