@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::config::{AccessConfig, AccessMode};
 use crate::watched::{Change, FileError, Watched};
 
-use glob::Glob;
+pub(crate) use glob::Glob;
 use shared::SharedTokens;
 use signed::{Keys, Rules};
 

@@ -311,6 +311,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl Config {
+    /// `[relay]` as it applies: without rates if `limits.enabled` is false.
+    pub fn relay_in_force(&self) -> RelayConfig {
+        if self.limits.enabled {
+            return self.relay.clone();
+        }
+        RelayConfig { updates_per_second: 0, bytes_per_second: Size::bytes(0), ..self.relay.clone() }
+    }
+}
+
 impl LimitsConfig {
     /// These limits as they apply: with `enabled = false`, every rate and count is 0, which means "no limit".
     pub fn in_force(&self) -> LimitsConfig {

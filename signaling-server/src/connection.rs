@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
@@ -44,6 +44,8 @@ pub(crate) struct Pace {
     pub messages: Rate,
     /// Bytes read.
     pub bytes: Rate,
+    /// Frames of the Loro Protocol read, joins not among them, which are messages.
+    pub frames: Rate,
 }
 
 /// A connection from its upgrade to its end.
@@ -56,6 +58,7 @@ pub(crate) struct Connection<R, W> {
     pace: Pace,
     messages: Bucket,
     bytes: Bucket,
+    frames: Bucket,
     keepalives: Bucket,
     heard: Instant,
     next_ping: Instant,
@@ -65,7 +68,6 @@ pub(crate) struct Connection<R, W> {
     ponged: Instant,
     /// Since when the stream takes nothing, and how many bytes it had taken by then.
     blocked: Option<(Instant, u64)>,
-    expires: Option<Instant>,
     ending: Option<Ending>,
     timer: Pin<Box<Sleep>>,
     /// Given back when the task ends.
@@ -100,6 +102,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             pace,
             messages: Bucket::new(pace.messages, now),
             bytes: Bucket::new(pace.bytes, now),
+            frames: Bucket::new(pace.frames, now),
             keepalives: Bucket::new(KEEPALIVES, now),
             heard: now,
             next_ping: now + pace.ping_interval,
@@ -107,18 +110,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             paused_until: None,
             ponged: now,
             blocked: None,
-            expires: None,
             ending: None,
             timer: Box::pin(tokio::time::sleep(pace.ping_interval)),
             _place: place,
         }
-    }
-
-    /// Ends the connection when its token's time is over.
-    pub(crate) fn expiring(mut self, at: Option<SystemTime>) -> Self {
-        let left = at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        self.expires = left.and_then(|left| Instant::now().checked_add(left));
-        self
     }
 
     /// Serves the connection until it has ended.
@@ -182,7 +177,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         match event {
             Event::Message(kind, payload) => {
                 let session = self.session.as_mut().expect("an open connection has its session");
-                let received = session.handle(kind, &payload, now);
+                let received = session.handle(kind, &payload, now)?;
                 wait = wait.max(self.charge(received, now));
             }
             Event::Control => wait = wait.max(self.charge(Received::Ping, now)),
@@ -201,7 +196,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if received == Received::Ping && self.keepalives.take(now) {
             return Duration::ZERO;
         }
-        self.messages.charge(1.0, now)
+        match received {
+            Received::Update | Received::Fragment | Received::Loro => self.frames.charge(1.0, now),
+            _ => self.messages.charge(1.0, now),
+        }
     }
 
     /// Reads nothing for that long. The client may be waiting for a pong that is stuck behind what is not read.
@@ -229,6 +227,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if let Some(why) = progress.closing {
             return Err(why);
         }
+        if progress.hungry {
+            // Others come first.
+            cx.waker().wake_by_ref();
+        }
         match progress.written {
             Poll::Ready(Ok(())) => self.blocked = None,
             Poll::Ready(Err(_)) => return Err(Disconnect::Network),
@@ -248,8 +250,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         if now >= self.heard + self.pace.dead_after {
             return Err(Disconnect::Timeout);
         }
-        if self.expires.is_some_and(|expires| now >= expires) {
-            return Err(Disconnect::TokenExpired);
+        if let Some(session) = &mut self.session {
+            session.check_clock(now)?;
         }
         if now >= self.next_ping {
             self.ping(now);
@@ -323,7 +325,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             return ending.deadline;
         }
         let always = self.next_ping.min(self.heard + self.pace.dead_after);
-        let sometimes = [self.paused_until, self.write_deadline(), self.expires];
+        let session = self.session.as_ref().and_then(Session::deadline);
+        let sometimes = [self.paused_until, self.write_deadline(), session];
         sometimes.into_iter().flatten().fold(always, Instant::min)
     }
 
@@ -370,5 +373,7 @@ fn farewell(why: Disconnect) -> Farewell {
         Disconnect::Operator => Farewell::Close(1008, "closed by the operator"),
         Disconnect::Drain => Farewell::Close(1012, "service restart"),
         Disconnect::TokenExpired => Farewell::Close(4401, "token expired"),
+        Disconnect::NoToken => Farewell::Close(4401, "no token"),
+        Disconnect::Busy => Farewell::Close(1013, "too much to send, try again later"),
     }
 }

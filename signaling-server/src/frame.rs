@@ -18,6 +18,12 @@ impl Frame {
         Self::new(OpCode::Data(Data::Text), payload)
     }
 
+    /// A binary message.
+    #[must_use]
+    pub fn binary(payload: &[u8]) -> Self {
+        Self::new(OpCode::Data(Data::Binary), payload)
+    }
+
     /// A ping (RFC 6455 section 5.5.2); the payload is at most 125 bytes.
     pub(crate) fn ping(payload: &[u8]) -> Self {
         Self::new(OpCode::Control(Control::Ping), payload)

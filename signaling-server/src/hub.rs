@@ -174,7 +174,7 @@ impl Hub {
     }
 
     /// Whether publishes follow each other so closely that it pays to write several at once.
-    fn is_busy(&self, now: Instant) -> bool {
+    pub(crate) fn is_busy(&self, now: Instant) -> bool {
         let now = now.saturating_duration_since(self.started).as_micros();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
         let before = self.last_publish.swap(now, Ordering::Relaxed);

@@ -31,6 +31,7 @@ pub mod limits;
 pub mod metrics;
 pub mod operator;
 pub mod outbox;
+pub mod relay;
 pub mod room;
 pub mod server;
 pub mod session;

@@ -4,6 +4,7 @@
 //! two together.
 
 mod label;
+mod relay;
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,11 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder};
 
-pub use label::{Disconnect, Label, MessageRefusal, Received, Sent, SocketRefusal, UpgradeRefusal};
+pub use label::{
+    AckStatus, Disconnect, Join, Label, MessageRefusal, Received, RoomErrorKind, Sent, SocketRefusal,
+    UpgradeRefusal,
+};
+pub use relay::RelayMetrics;
 
 use crate::ice::IceRefusal;
 
@@ -82,6 +87,8 @@ pub struct Metrics {
     pub reloads: IntCounter,
     /// Changed files that were not usable; what was in force before stays.
     pub reload_failures: IntCounter,
+    /// The relay and its store.
+    pub relay: RelayMetrics,
     outbox_high_water: AtomicUsize,
     outbox_high_water_gauge: IntGauge,
 }
@@ -150,6 +157,7 @@ impl Metrics {
                 "signaling_reload_failures_total",
                 "Changed certificates and token keys that were unusable; those before stay in force.",
             ),
+            relay: RelayMetrics::new(&make),
             outbox_high_water: AtomicUsize::new(0),
             outbox_high_water_gauge: make.gauge(
                 "signaling_outbox_high_water_bytes",

@@ -31,6 +31,7 @@ const MAX_CLOSED: Duration = Duration::from_secs(24 * 60 * 60);
 /// - `GET /rooms?sort=largest|busiest&offset=0&limit=50`: rooms, the largest or the busiest first, at most 1000.
 /// - `GET /rooms/{topic}?offset=0&limit=50`: one room and its connections, oldest first.
 /// - `DELETE /rooms/{topic}?seconds=60`: unsubscribes everybody and keeps the room closed that long, at most a day.
+/// - `GET /documents?offset=0&limit=50`: rooms of the Loro Protocol that are in memory, the largest first, at most 1000.
 /// - `DELETE /connections/{id}`: closes one connection with status 1008.
 pub fn router(signaling: Arc<Signaling>) -> Router {
     Router::new()
@@ -39,6 +40,7 @@ pub fn router(signaling: Arc<Signaling>) -> Router {
         .route("/readyz", get(|State(signaling): State<Arc<Signaling>>| async move { readiness(&signaling) }))
         .route("/rooms", get(rooms))
         .route("/rooms/{topic}", get(room).delete(close_room))
+        .route("/documents", get(documents))
         .route("/connections/{id}", delete(close_connection))
         .layer(middleware::from_fn(refuse_web_pages))
         .with_state(signaling)
@@ -55,6 +57,9 @@ async fn refuse_web_pages(request: Request, next: Next) -> Response {
 }
 
 async fn metrics(State(signaling): State<Arc<Signaling>>) -> Response {
+    if let Some(relays) = signaling.relays() {
+        signaling.metrics().relay.look(relays);
+    }
     let sizes = signaling.hub().room_sizes().into_iter();
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (content_type, signaling.metrics().exposition(sizes)).into_response()
@@ -78,10 +83,22 @@ struct Page {
     limit: Option<usize>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocumentPage {
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+}
+
 impl Page {
     fn cut<T>(&self, items: Vec<T>) -> Vec<T> {
-        items.into_iter().skip(self.offset).take(self.limit.unwrap_or(50).min(MAX_PAGE)).collect()
+        cut(items, self.offset, self.limit)
     }
+}
+
+fn cut<T>(items: Vec<T>, offset: usize, limit: Option<usize>) -> Vec<T> {
+    items.into_iter().skip(offset).take(limit.unwrap_or(50).min(MAX_PAGE)).collect()
 }
 
 #[derive(Serialize)]
@@ -124,6 +141,36 @@ async fn rooms(State(signaling): State<Arc<Signaling>>, Query(page): Query<Page>
     let total = reports.len();
     let rooms = page.cut(reports).iter().map(RoomLine::from).collect();
     Json(RoomList { total, offset: page.offset, rooms })
+}
+
+#[derive(Serialize)]
+struct DocumentList {
+    total: usize,
+    offset: usize,
+    rooms: Vec<DocumentLine>,
+}
+
+#[derive(Serialize)]
+struct DocumentLine {
+    /// Its type and id, as the commands of `rooms` take it.
+    room: String,
+    members: usize,
+    presence_entries: usize,
+}
+
+async fn documents(
+    State(signaling): State<Arc<Signaling>>,
+    Query(page): Query<DocumentPage>,
+) -> Json<DocumentList> {
+    let mut reports = signaling.relays().map(|relays| relays.rooms()).unwrap_or_default();
+    reports.sort_by(|a, b| (b.members, &a.room).cmp(&(a.members, &b.room)));
+    let total = reports.len();
+    let rooms = cut(reports, page.offset, page.limit).into_iter().map(|report| DocumentLine {
+        room: report.room.to_string(),
+        members: report.members,
+        presence_entries: report.entries,
+    });
+    Json(DocumentList { total, offset: page.offset, rooms: rooms.collect() })
 }
 
 #[derive(Serialize)]

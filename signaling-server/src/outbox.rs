@@ -9,11 +9,14 @@
 //! consumer: nothing is ever left out of a stream that goes on.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use tokio::net::tcp::OwnedWriteHalf;
+use wire::sync::Room;
 
 use crate::frame::Frame;
 use crate::metrics::Disconnect;
@@ -22,6 +25,11 @@ use crate::metrics::Disconnect;
 const KEEP_CAPACITY: usize = 16;
 /// Most frames written at once.
 const WRITE_AT_ONCE: usize = 64;
+/// Most frames taken from feeds before other tasks get their turn.
+const FED_AT_ONCE: usize = 4;
+
+/// The payloads of binary messages that are made as the socket takes them.
+pub(crate) type Feed = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// The bound of an outbox.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +41,6 @@ pub struct Capacity {
 }
 
 /// The frames that wait for one socket.
-#[derive(Debug)]
 pub struct Outbox {
     capacity: Capacity,
     /// The socket, where anybody may write to it. A TLS stream belongs to its task alone.
@@ -41,13 +48,17 @@ pub struct Outbox {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     queue: VecDeque<Frame>,
     /// Bytes of the first frame that are written already.
     written: usize,
     /// Bytes in `queue`, less `written`.
     waiting: usize,
+    /// Bytes and frames of an update that was let in although it is larger than the capacity; until all is written.
+    allowance: (usize, usize),
+    /// What is to be sent at the socket's own pace, one feed a room.
+    feeds: VecDeque<(Room, Feed)>,
     /// Bytes written since the connection began.
     sent: u64,
     /// Somebody has said that it will flush this outbox.
@@ -87,16 +98,53 @@ impl Outbox {
         if state.closing.is_some() {
             return Err(Closed);
         }
-        if state.waiting + frame.len() > self.capacity.bytes || state.queue.len() >= self.capacity.frames {
-            state.queue = VecDeque::new();
-            (state.written, state.waiting) = (0, 0);
-            close(state, Disconnect::SlowConsumer);
-            return Err(Closed);
+        if !state.has_room(self.capacity, frame.len(), 1) {
+            return Err(overflow(state));
         }
         state.waiting += frame.len();
         state.queue.push_back(frame);
         let flush = !std::mem::replace(&mut state.claimed, true);
         Ok(Queued { waiting: state.waiting, flush })
+    }
+
+    /// Queues the frames of one update, with none in between. One update may be larger than the capacity; until it and
+    /// all before it is written, the next such closes the connection.
+    pub(crate) fn push_update(&self, frames: &[Frame]) -> Result<Queued, Closed> {
+        if let [frame] = frames {
+            return self.push(frame.clone());
+        }
+        let mut state = self.lock();
+        if state.closing.is_some() {
+            return Err(Closed);
+        }
+        let bytes = frames.iter().map(Frame::len).sum();
+        if !state.has_room(self.capacity, bytes, frames.len()) {
+            if state.allowance != (0, 0) {
+                return Err(overflow(state));
+            }
+            state.allowance = (bytes, frames.len());
+        }
+        state.waiting += bytes;
+        state.queue.extend(frames.iter().cloned());
+        let flush = !std::mem::replace(&mut state.claimed, true);
+        Ok(Queued { waiting: state.waiting, flush })
+    }
+
+    /// Sends what `feed` yields whenever nothing else waits, in place of what is left of the last feed of that room.
+    /// It is dropped when the connection ends.
+    pub(crate) fn feed(&self, room: &Room, feed: Feed) {
+        let mut state = self.lock();
+        if state.closing.is_some() {
+            return;
+        }
+        state.feeds.retain(|(fed, _)| fed != room);
+        state.feeds.push_back((room.clone(), feed));
+        wake(state);
+    }
+
+    /// Sends nothing more of that room's feed.
+    pub(crate) fn unfeed(&self, room: &Room) {
+        self.lock().feeds.retain(|(fed, _)| fed != room);
     }
 
     /// Writes what waits, as far as the socket takes it at once. Never blocks.
@@ -144,15 +192,23 @@ impl Outbox {
         }
         state.claimed = false;
         let mut blocked = false;
-        let outcome = state.write(|slices| match write(cx, slices) {
+        let mut write = |slices: &[IoSlice<'_>]| match write(cx, slices) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
                 blocked = true;
                 Err(io::ErrorKind::WouldBlock.into())
             }
-        });
+        };
+        let mut outcome = state.write(&mut write);
+        for _ in 0..FED_AT_ONCE {
+            if outcome.is_err() || !state.take_from_feeds() {
+                break;
+            }
+            outcome = state.write(&mut write);
+        }
         state.blocked = outcome.is_err();
         Progress {
+            hungry: outcome.is_ok() && !state.feeds.is_empty(),
             written: if blocked { Poll::Pending } else { Poll::Ready(outcome) },
             sent: state.sent,
             closing: state.closing,
@@ -164,10 +220,18 @@ impl Outbox {
     }
 }
 
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
 /// How far a connection's task has come.
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) written: Poll<io::Result<()>>,
+    /// All is written, and there is more to be had from feeds: the task should come again soon.
+    pub(crate) hungry: bool,
     /// Bytes written since the connection began.
     pub(crate) sent: u64,
     /// Why the connection is to end, once it is.
@@ -175,6 +239,27 @@ pub(crate) struct Progress {
 }
 
 impl State {
+    /// Whether so much more fits.
+    fn has_room(&self, capacity: Capacity, bytes: usize, frames: usize) -> bool {
+        let (spare_bytes, spare_frames) = self.allowance;
+        self.waiting + bytes <= capacity.bytes + spare_bytes
+            && self.queue.len() + frames <= capacity.frames + spare_frames
+    }
+
+    /// Queues a frame from the feed whose turn it is; says whether there was one.
+    fn take_from_feeds(&mut self) -> bool {
+        while let Some((room, mut feed)) = self.feeds.pop_front() {
+            if let Some(payload) = feed.next() {
+                let frame = Frame::binary(&payload);
+                self.waiting += frame.len();
+                self.queue.push_back(frame);
+                self.feeds.push_back((room, feed));
+                return true;
+            }
+        }
+        false
+    }
+
     /// Writes until nothing waits or `write` fails.
     fn write(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<()> {
         while !self.queue.is_empty() {
@@ -187,6 +272,7 @@ impl State {
         if self.queue.capacity() > KEEP_CAPACITY {
             self.queue = VecDeque::new();
         }
+        self.allowance = (0, 0);
         Ok(())
     }
 
@@ -224,8 +310,17 @@ fn try_write(socket: &OwnedWriteHalf, slices: &[IoSlice<'_>]) -> io::Result<usiz
     }
 }
 
+/// Closes as a slow consumer, and lets go of all that waits.
+fn overflow(mut state: MutexGuard<'_, State>) -> Closed {
+    state.queue = VecDeque::new();
+    (state.written, state.waiting) = (0, 0);
+    close(state, Disconnect::SlowConsumer);
+    Closed
+}
+
 fn close(mut state: MutexGuard<'_, State>, reason: Disconnect) {
     state.closing = Some(reason);
+    state.feeds = VecDeque::new();
     wake(state);
 }
 

@@ -158,6 +158,9 @@ impl Server {
         if let Some(tls) = &self.tls {
             tasks.spawn(tls.clone().watch(report));
         }
+        if let Some(relays) = self.signaling.relays() {
+            tasks.spawn(Arc::clone(relays).tend());
+        }
         let signaling = Arc::clone(&self.signaling);
         tasks.spawn(async move {
             loop {

@@ -1,18 +1,29 @@
-//! What one connection says, and what that does: the y-webrtc dialect over the hub.
+//! What one connection says, and what that does: the y-webrtc dialect over the hub, the Loro Protocol over the relay.
+
+mod documents;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use wire::frame::{Dialect, Keepalive, Kind};
 use wire::id::TopicName;
 use wire::signal::{self, PONG, Publish, Signal, SignalError, Topics};
 
-use crate::access::Grant;
+use crate::access::{Access, Grant};
 use crate::frame::Frame;
 use crate::hub::{Caller, Hub};
+use crate::limits::Rate;
 use crate::metrics::{Disconnect, MessageRefusal, Received, Sent};
 use crate::outbox::Flush;
+use crate::relay::Relays;
+
+use documents::Documents;
+
+/// How long a connection without a token may stay: by then it has joined a room with one.
+const TOKENLESS: Duration = Duration::from_secs(30);
 
 /// What a session may hold.
 #[derive(Clone, Copy, Debug)]
@@ -23,41 +34,101 @@ pub struct Bounds {
     pub topic_name: usize,
     /// What a message's JSON may ask of us.
     pub json: signal::Limits,
+    /// Bytes of a message of the y-webrtc dialect.
+    pub signal: usize,
+    /// Updates of the Loro Protocol. More are refused.
+    pub updates: Rate,
 }
 
 /// One connection's subscriptions and rights.
-#[derive(Debug)]
 pub struct Session {
     hub: Arc<Hub>,
+    relays: Option<Arc<Relays>>,
+    access: Arc<Access>,
     caller: Arc<Caller>,
-    grant: Grant,
+    /// Nothing until a token has been shown.
+    grant: Option<Grant>,
+    /// When the grant ends, or the patience with who has none.
+    expires: Option<Instant>,
     bounds: Bounds,
     topics: HashSet<TopicName>,
+    documents: Option<Box<Documents>>,
     /// What this connection published and has not flushed.
     flush: Flush,
 }
 
+/// What all sessions share.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) relays: Option<Arc<Relays>>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) bounds: Bounds,
+}
+
 impl Session {
-    /// A session without subscriptions.
-    #[must_use]
-    pub fn new(hub: Arc<Hub>, caller: Arc<Caller>, grant: Grant, bounds: Bounds) -> Self {
-        Self { hub, caller, grant, bounds, topics: HashSet::new(), flush: Flush::default() }
+    /// A session without subscriptions. Without a grant it has to show a token within 30 s.
+    pub(crate) fn new(common: Common, caller: Arc<Caller>, grant: Option<Grant>, now: Instant) -> Self {
+        let Common { hub, relays, access, bounds } = common;
+        let mut session = Self {
+            hub,
+            relays,
+            access,
+            caller,
+            grant: None,
+            expires: now.checked_add(TOKENLESS),
+            bounds,
+            topics: HashSet::new(),
+            documents: None,
+            flush: Flush::default(),
+        };
+        if let Some(grant) = grant {
+            session.hold(grant, now);
+        }
+        session
     }
 
-    /// Acts on one message and says what it was. Junk is counted and ignored, as the reference server ignores it.
-    pub fn handle(&mut self, kind: Kind, payload: &[u8], now: Instant) -> Received {
+    /// Acts on one message and says what it was. Junk is counted and ignored, as the reference server ignores it; an
+    /// error ends the connection.
+    pub fn handle(&mut self, kind: Kind, payload: &Bytes, now: Instant) -> Result<Received, Disconnect> {
         let received = match Dialect::of(kind, payload) {
+            Dialect::Signal if payload.len() > self.bounds.signal => return Err(Disconnect::TooLarge),
             Dialect::Signal => self.signal(kind, payload, now),
             Dialect::Keepalive(Keepalive::Ping) => {
                 self.reply(b"pong");
                 Received::Ping
             }
-            Dialect::Keepalive(Keepalive::Pong) | Dialect::Loro => Received::Loro,
+            Dialect::Keepalive(Keepalive::Pong) => Received::Loro,
+            Dialect::Loro => self.loro(payload, now)?,
         };
         let metrics = self.hub.metrics();
         metrics.received.inc(received);
         metrics.received_bytes.add(received, payload.len() as u64);
-        received
+        Ok(received)
+    }
+
+    /// From now on, what this grant allows; when it ends, so does the connection.
+    fn hold(&mut self, grant: Grant, now: Instant) {
+        let left = grant.expires().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        self.expires = left.and_then(|left| now.checked_add(left));
+        self.grant = Some(grant);
+    }
+
+    /// When to [`check_clock`](Self::check_clock) at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let fragments = self.documents.as_ref().and_then(|documents| documents.deadline());
+        [self.expires, fragments].into_iter().flatten().min()
+    }
+
+    /// Does what is due; an error ends the connection.
+    pub(crate) fn check_clock(&mut self, now: Instant) -> Result<(), Disconnect> {
+        if self.expires.is_some_and(|expires| now >= expires) {
+            return Err(if self.grant.is_some() { Disconnect::TokenExpired } else { Disconnect::NoToken });
+        }
+        if self.deadline().is_some_and(|deadline| now >= deadline) {
+            self.expire_fragments(now);
+        }
+        Ok(())
     }
 
     /// Sends the pong that keeps a y-webrtc client from giving up on us.
@@ -80,7 +151,8 @@ impl Session {
     }
 
     /// The connection has ended.
-    pub fn end(self, why: Disconnect) {
+    pub fn end(mut self, why: Disconnect) {
+        self.leave_all(Instant::now());
         self.hub.disconnect(&self.caller, self.topics.iter(), why);
     }
 
@@ -125,7 +197,8 @@ impl Session {
     }
 
     fn subscribe_one(&mut self, topic: TopicName) -> Result<(), MessageRefusal> {
-        if !self.grant.may_subscribe(topic.as_bytes()) {
+        let grant = self.grant.as_ref().ok_or(MessageRefusal::NoToken)?;
+        if !grant.may_subscribe(topic.as_bytes()) {
             return Err(MessageRefusal::TopicNotAllowed);
         }
         if self.topics.len() >= self.bounds.topics && !self.topics.contains(&topic) {
@@ -147,12 +220,13 @@ impl Session {
 
     fn publish(&mut self, message: &Publish<'_>, now: Instant) {
         let topic = message.topic().as_bytes();
-        if self.grant.may_publish(topic) {
-            return self.hub.publish(&self.caller, message, now, &mut self.flush);
-        }
-        let refusal = match self.grant.may_subscribe(topic) {
-            true => MessageRefusal::ReadOnly,
-            false => MessageRefusal::TopicNotAllowed,
+        let refusal = match &self.grant {
+            Some(grant) if grant.may_publish(topic) => {
+                return self.hub.publish(&self.caller, message, now, &mut self.flush);
+            }
+            Some(grant) if grant.may_subscribe(topic) => MessageRefusal::ReadOnly,
+            Some(_) => MessageRefusal::TopicNotAllowed,
+            None => MessageRefusal::NoToken,
         };
         self.hub.metrics().refused.inc(refusal);
     }
@@ -164,5 +238,11 @@ impl Session {
         metrics.sent_bytes.add(Sent::Pong, frame.len() as u64);
         // The connection writes it at the end of this turn. Closed: it is ending, and counted as such.
         let _ = self.caller.outbox.push(frame);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("caller", &self.caller.id).finish_non_exhaustive()
     }
 }

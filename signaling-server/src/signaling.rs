@@ -12,15 +12,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, AccessError, Grant};
 use crate::address::{ClientAddress, Proxies, Source};
-use crate::config::{Config, ConnectionCap, Delivery, LimitsConfig};
+use crate::config::{Config, ConnectionCap, Delivery, LimitsConfig, RelayConfig, RelayMode, Size};
 use crate::connection::{Connection, Pace};
 use crate::hub::Hub;
 use crate::ice::{Ice, IceStartError};
 use crate::limits::{Caps, Occupancy, Place, Rate};
 use crate::metrics::{Disconnect, Metrics, UpgradeRefusal};
 use crate::outbox::{Capacity, Outbox, SharedWriter};
+use crate::relay::{RelayStartError, Relays};
 use crate::room::{self, Rules};
-use crate::session::{Bounds, Session};
+use crate::session::{Bounds, Common, Session};
 use crate::socket::Socket;
 
 /// Open files that are not WebSockets: listeners, files, handshakes under way.
@@ -30,6 +31,7 @@ const RESERVED_FILES: u64 = 1024 + 64;
 #[derive(Debug)]
 pub struct Signaling {
     hub: Arc<Hub>,
+    relays: Option<Arc<Relays>>,
     access: Arc<Access>,
     ice: Arc<Ice>,
     proxies: Proxies,
@@ -51,6 +53,9 @@ pub enum StartError {
     /// The secrets that `[ice]` names can not be used.
     #[error(transparent)]
     Ice(#[from] IceStartError),
+    /// What `[relay]` wants stored can not be.
+    #[error(transparent)]
+    Relay(#[from] RelayStartError),
 }
 
 /// Where the service is in its life.
@@ -66,7 +71,7 @@ pub enum Stage {
 }
 
 impl Signaling {
-    /// A service without connections. Reads the keys that `[access]` names.
+    /// A service without connections. Reads the keys that `[access]` names, and opens the database of `[relay]`.
     pub fn new(config: &Config) -> Result<Arc<Self>, StartError> {
         let limits = config.limits.in_force();
         let metrics = Arc::new(Metrics::new());
@@ -79,7 +84,9 @@ impl Signaling {
             capacity: limits.subscribers_per_room,
             learned_ids: config.signaling.learned_ids,
         };
+        let relay = config.relay_in_force();
         Ok(Arc::new(Self {
+            relays: Relays::open(&relay, &limits, &metrics)?,
             access: Arc::new(Access::from_config(&config.access)?),
             ice: Arc::new(Ice::from_config(&config.ice, &limits)?),
             proxies: Proxies::from_config(&config.proxy),
@@ -88,18 +95,18 @@ impl Signaling {
                 topics: limits.topics_per_connection,
                 topic_name: limits.topic_name.get(),
                 json: wire::signal::Limits { depth: limits.json_depth },
+                signal: limits.max_message.get(),
+                updates: rate(relay.updates_per_second, relay.updates_burst),
             },
             pace: Pace {
                 ping_interval: config.signaling.ping_interval.duration(),
                 dead_after: config.signaling.dead_after.duration(),
                 write_deadline: limits.write_deadline.duration(),
                 messages: rate(limits.messages_per_second, limits.messages_burst),
-                bytes: Rate {
-                    per_second: limits.bytes_per_second.get() as f64,
-                    burst: limits.bytes_burst.get() as f64,
-                },
+                bytes: byte_rate(&limits, &relay),
+                frames: frame_rate(&relay),
             },
-            max_message: limits.max_message.get(),
+            max_message: max_message(&limits, &relay),
             capacity: Capacity { bytes: limits.outbound_queue.get(), frames: limits.outbound_frames },
             hub: Arc::new(Hub::new(rules, metrics)),
             stage: AtomicU8::new(Stage::Ready as u8),
@@ -111,6 +118,12 @@ impl Signaling {
     #[must_use]
     pub fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// The rooms of the Loro Protocol, if documents are relayed.
+    #[must_use]
+    pub fn relays(&self) -> Option<&Arc<Relays>> {
+        self.relays.as_ref()
     }
 
     /// What is counted.
@@ -201,12 +214,17 @@ impl Signaling {
         if self.stage() == Stage::Closing {
             outbox.close(Disconnect::Drain);
         }
-        let expires = guest.grant.expires();
         let socket = Socket::new(reader, writer, arrived, self.max_message);
-        let session = Session::new(Arc::clone(&self.hub), caller, guest.grant, self.bounds);
+        let common = Common {
+            hub: Arc::clone(&self.hub),
+            relays: self.relays.clone(),
+            access: Arc::clone(&self.access),
+            bounds: self.bounds,
+        };
+        let session = Session::new(common, caller, guest.grant, Instant::now());
         let metrics = Arc::clone(self.metrics());
         let connection = Connection::new(socket, session, outbox, self.pace, metrics, guest.place);
-        self.tasks.spawn(connection.expiring(expires).run());
+        self.tasks.spawn(connection.run());
     }
 
     /// The tasks of all connections.
@@ -218,13 +236,48 @@ impl Signaling {
 /// Somebody who has been let in.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    pub(crate) grant: Grant,
+    /// None if no token was shown, and one may be shown later.
+    pub(crate) grant: Option<Grant>,
     pub(crate) client: Option<ClientAddress>,
     pub(crate) place: Place,
 }
 
 fn rate(per_second: u32, burst: u32) -> Rate {
     Rate { per_second: per_second.into(), burst: burst.into() }
+}
+
+/// Documents are larger than messages: what is more counts.
+fn byte_rate(limits: &LimitsConfig, relay: &RelayConfig) -> Rate {
+    let of = |per_second: Size, burst: Size| Rate {
+        per_second: per_second.get() as f64,
+        burst: burst.get() as f64,
+    };
+    let (signaling, relayed) =
+        (of(limits.bytes_per_second, limits.bytes_burst), of(relay.bytes_per_second, relay.bytes_burst));
+    let unlimited = signaling.per_second <= 0.0 || relayed.per_second <= 0.0;
+    match relay.mode {
+        RelayMode::Off => signaling,
+        _ if unlimited => Rate::UNLIMITED,
+        _ => Rate {
+            per_second: signaling.per_second.max(relayed.per_second),
+            burst: signaling.burst.max(relayed.burst),
+        },
+    }
+}
+
+/// Fragments and acknowledgements cost little, but not nothing.
+fn frame_rate(relay: &RelayConfig) -> Rate {
+    const EACH_UPDATE: f64 = 10.0;
+    let updates = rate(relay.updates_per_second, relay.updates_burst);
+    Rate { per_second: EACH_UPDATE * updates.per_second, burst: EACH_UPDATE * updates.burst }
+}
+
+/// A frame of the Loro Protocol that is too long is refused with a word, up to twice its length.
+fn max_message(limits: &LimitsConfig, relay: &RelayConfig) -> usize {
+    match relay.mode {
+        RelayMode::Off => limits.max_message.get(),
+        _ => limits.max_message.get().max(2 * wire::sync::MAX_FRAME),
+    }
 }
 
 fn caps(limits: &LimitsConfig) -> Caps {

@@ -3,15 +3,15 @@
 
 /// One pattern. Matching never recurses, and takes at most pattern length times name length steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Glob(Box<[u8]>);
+pub(crate) struct Glob(Box<[u8]>);
 
 impl Glob {
-    pub(super) fn new(pattern: &str) -> Self {
+    pub(crate) fn new(pattern: &str) -> Self {
         Self(pattern.as_bytes().into())
     }
 
     /// Whether the whole of `name` is what the pattern says.
-    pub(super) fn matches(&self, name: &[u8]) -> bool {
+    pub(crate) fn matches(&self, name: &[u8]) -> bool {
         let pattern = &self.0;
         let (mut p, mut n) = (0, 0);
         // Where to go on after the last star: the star swallows one more byte each time.

@@ -7,14 +7,13 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use wire::RoomId;
-use wire::sync::{Crdt, Room};
+use wire::sync::Room;
 
 use super::settings::{environment, file, on_disk};
 use super::{failed, refused};
 use crate::config::{Config, ConfigError, Layers};
 use crate::store::sqlite::{Archive, Salvage};
-use crate::store::{Cut, Damage, Seq, export};
+use crate::store::{Cut, Damage, Seq, StoreError, export};
 
 const AFTER_HELP: &str = "\
 ROOM is the room's name, behind %LOR/, %EPS/, %ELO/ and so on if it is not a Loro document: plan, or %ELO/plan.
@@ -40,6 +39,8 @@ enum Command {
         #[arg(value_parser = room)]
         room: Option<Room>,
     },
+    /// Read every room, and name what is damaged and how to mend it
+    Check,
     /// Write a room to a new file, or to "-" for the terminal; what is damaged is left out, and said
     Export {
         #[arg(value_parser = room)]
@@ -121,6 +122,7 @@ fn perform(command: &Command, dir: &Path, out: &mut impl Write) -> Result<(), Tr
             }
             say(out, format_args!("imported {}", shown(&exported.room)))
         }
+        Command::Check => check(&archive, out),
         Command::Delete { room } => {
             archive.delete(room).map_err(failure)?;
             say(out, format_args!("deleted {}", shown(room)))
@@ -147,6 +149,21 @@ fn list(archive: &Archive, out: &mut impl Write) -> Result<(), Trouble> {
         say(out, format_args!("{total:>12} {:>12} {:>8}  {used}  {room}", size.snapshot, size.batches))?;
     }
     Ok(())
+}
+
+fn check(archive: &Archive, out: &mut impl Write) -> Result<(), Trouble> {
+    let rooms = archive.list().map_err(failure)?;
+    let mut damage = Vec::new();
+    for info in &rooms {
+        match archive.salvage(&info.room) {
+            Ok(salvage) => damage.extend(salvage.damage),
+            // An operator or the server has just forgotten it.
+            Err(StoreError::NoSuchRoom) => {}
+            Err(error) => return Err(failure(error)),
+        }
+    }
+    say(out, format_args!("{} rooms read, damaged parts: {}", rooms.len(), damage.len()))?;
+    complain(&damage)
 }
 
 fn describe(archive: &Archive, room: &Room, out: &mut impl Write) -> Result<(), Trouble> {
@@ -228,12 +245,7 @@ fn shown(room: &Room) -> String {
 }
 
 fn room(text: &str) -> Result<Room, String> {
-    let typed = Crdt::ALL.into_iter().find_map(|crdt| {
-        let (magic, id) = text.split_once('/')?;
-        (magic.as_bytes() == crdt.magic()).then_some((crdt, id))
-    });
-    let (crdt, id) = typed.unwrap_or((Crdt::Loro, text));
-    Ok(Room { crdt, id: RoomId::try_from(id).map_err(|error| error.to_string())? })
+    crate::relay::room_named(text).map_err(|error| error.to_string())
 }
 
 fn part(text: &str) -> Result<Cut, String> {
@@ -246,6 +258,9 @@ fn part(text: &str) -> Result<Cut, String> {
 
 #[cfg(test)]
 mod tests {
+    use wire::RoomId;
+    use wire::sync::Crdt;
+
     use super::*;
 
     #[test]

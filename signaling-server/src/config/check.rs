@@ -169,6 +169,13 @@ fn check_relay(relay: &RelayConfig) -> Result<(), Fault> {
         let found = relay.write_queue;
         return fault("relay.write_queue", format!("expected at least {LEAST_STORED}, found {found}"));
     }
+    if relay.updates_burst == 0 {
+        return fault("relay.updates_burst", "expected at least 1, found 0");
+    }
+    if relay.bytes_burst < LEAST_STORED {
+        let found = relay.bytes_burst;
+        return fault("relay.bytes_burst", format!("expected at least {LEAST_STORED}, found {found}"));
+    }
     // Longer, and a client takes an update that is not acknowledged for one that is lost.
     if relay.sync_interval > MOST_SYNC_INTERVAL {
         let found = relay.sync_interval;

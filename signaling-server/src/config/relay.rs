@@ -31,6 +31,24 @@ pub struct RelayConfig {
     /// Mode `disk`: how long there is at least between two syncs of the disk; what comes meanwhile is synced and
     /// acknowledged together. Default 50 ms; 0: nothing waits for anything else.
     pub sync_interval: Period,
+    /// Patterns (`*`, `?`) of documents that are kept as a log and never looked into. Default none.
+    pub opaque: Vec<String>,
+    /// How long a room that nobody is in stays in memory. Default 30 s.
+    pub idle_after: Period,
+    /// How long the presence of a connection that has ended stays. Default 0.
+    pub presence_grace: Period,
+    /// How much may be on its way to newcomers, all together. Bounds memory. Default 256 MiB.
+    pub backfill: Size,
+    /// How many updates one connection may send each second in the long run; more are refused. Default 100; 0: no
+    /// limit.
+    pub updates_per_second: u32,
+    /// How many updates one connection may send at once after a pause. Default 1000.
+    pub updates_burst: u32,
+    /// While documents are relayed, how many bytes one connection may send each second in the long run; more are read
+    /// later. Counts if it is more than `limits.bytes_per_second`. Default 4 MiB.
+    pub bytes_per_second: Size,
+    /// While documents are relayed, how many bytes one connection may send at once after a pause. Default 32 MiB.
+    pub bytes_burst: Size,
 }
 
 /// Where documents are kept.
@@ -69,6 +87,14 @@ impl Default for RelayConfig {
             compact_after: Size::kib(1024),
             write_queue: Size::kib(64 * 1024),
             sync_interval: Period::millis(50),
+            opaque: Vec::new(),
+            idle_after: Period::seconds(30),
+            presence_grace: Period::seconds(0),
+            backfill: Size::kib(256 * 1024),
+            updates_per_second: 100,
+            updates_burst: 1000,
+            bytes_per_second: Size::kib(4 * 1024),
+            bytes_burst: Size::kib(32 * 1024),
         }
     }
 }

@@ -50,7 +50,13 @@ label! {
         Malformed = "malformed",
         /// Nested more deeply than is allowed.
         TooDeep = "too_deep",
-        /// The Loro Protocol.
+        /// Loro Protocol: a request to join.
+        Join = "join",
+        /// Loro Protocol: an update, or the first word of one that comes in fragments.
+        Update = "update",
+        /// Loro Protocol: a fragment.
+        Fragment = "fragment",
+        /// Loro Protocol: anything else.
         Loro = "loro",
     }
 }
@@ -64,6 +70,8 @@ label! {
         Broadcast = "broadcast",
         /// The answer to a client's ping.
         Pong = "pong",
+        /// Anything of the Loro Protocol.
+        Relay = "relay",
     }
 }
 
@@ -150,6 +158,8 @@ label! {
         RoomFull = "room_full",
         /// An operator has closed the room.
         RoomClosed = "room_closed",
+        /// The connection has not shown a token yet.
+        NoToken = "no_token",
     }
 }
 
@@ -172,11 +182,65 @@ label! {
         TooLarge = "too_large",
         /// A text message that is not UTF-8.
         InvalidUtf8 = "invalid_utf8",
+        /// It showed no token in time.
+        NoToken = "no_token",
+        /// More is on its way to newcomers than there is memory for.
+        Busy = "busy",
         /// Its token expired.
         TokenExpired = "token_expired",
         /// An operator closed it.
         Operator = "operator",
         /// The server went away.
         Drain = "drain",
+    }
+}
+
+label! {
+    /// What became of a request to join a room.
+    Join, "outcome", {
+        /// It is in.
+        Ok = "ok",
+        /// Its token does not open the room, or is not valid.
+        AuthFailed = "auth_failed",
+        /// The connection is in as many rooms as it may be.
+        TooManyRooms = "too_many_rooms",
+        /// The room is full, has too much to do, or cannot be read.
+        Room = "room",
+        /// The request was malformed.
+        Malformed = "malformed",
+        /// The relay is off.
+        Off = "off",
+    }
+}
+
+label! {
+    /// What became of an update.
+    AckStatus, "status", {
+        /// Taken, and stored where it is to be stored.
+        Ok = "ok",
+        /// Not stored, for a reason of the server's.
+        Unknown = "unknown",
+        /// Its sender is no member, or may only read.
+        PermissionDenied = "permission_denied",
+        /// It cannot be read.
+        InvalidUpdate = "invalid_update",
+        /// It, or the room with it, is too large.
+        PayloadTooLarge = "payload_too_large",
+        /// Its sender sends too many.
+        RateLimited = "rate_limited",
+        /// Its fragments did not come in time.
+        FragmentTimeout = "fragment_timeout",
+    }
+}
+
+label! {
+    /// What a member was told.
+    RoomErrorKind, "code", {
+        /// To join again.
+        RejoinSuggested = "rejoin_suggested",
+        /// That it is out.
+        Evicted = "evicted",
+        /// Something else.
+        Unknown = "unknown",
     }
 }

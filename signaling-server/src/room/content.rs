@@ -164,6 +164,14 @@ impl Content {
         }
     }
 
+    /// Keys of presence.
+    pub(super) fn entries(&self) -> usize {
+        match self {
+            Self::Presence(presence) => presence.entries(),
+            _ => 0,
+        }
+    }
+
     /// Forgets everything, to be opened again.
     pub(super) fn reset(&mut self) {
         match self {

@@ -58,6 +58,11 @@ impl Presence {
         self.lasting
     }
 
+    /// How many keys have a value.
+    pub(super) fn entries(&self) -> usize {
+        self.keys.values().filter(|known| !known.entry.deleted).count()
+    }
+
     pub(super) fn clear(&mut self) {
         let empty = Self::passing(self.most);
         *self = Self { lasting: self.lasting, ..empty };

@@ -130,6 +130,7 @@ impl Relay {
             Input::Done(done) => self.done(now, *done),
             Input::Appended { ticket, result } => self.appended(now, ticket, result),
             Input::Compacted { ticket, result } => self.compacted(now, ticket, result),
+            Input::Changed => self.stale |= self.phase != Phase::Asleep,
             Input::Tick => {}
         }
         self.keep_time(now);
@@ -158,6 +159,18 @@ impl Relay {
     #[must_use]
     pub fn members(&self) -> usize {
         self.seats.len()
+    }
+
+    /// The life of what is stored that it has in memory, if it has loaded it.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.journal.generation()
+    }
+
+    /// How many keys of presence it holds, deleted ones not counted; 0 for other kinds.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.content.entries()
     }
 
     /// Whether it may be dropped: nobody is in it, and nothing is under way. A stored room is the same when it is

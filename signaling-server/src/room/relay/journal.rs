@@ -99,6 +99,11 @@ impl Journal {
         }
     }
 
+    /// Which life of the room is known to be stored.
+    pub(super) fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
     /// Everything in the store is known, and the room is what is in the store.
     /// `sizes` are bytes of the snapshot and of the log.
     pub(super) fn loaded(&mut self, generation: Option<Generation>, through: Seq, sizes: (u64, u64)) {

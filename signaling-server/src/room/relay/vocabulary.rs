@@ -220,6 +220,9 @@ pub enum Input<'a> {
         /// What became of it.
         result: Result<Written, WriteError>,
     },
+    /// Somebody else has changed what is stored, as [`Relay::generation`](super::Relay::generation) would tell: it is
+    /// to be loaded again.
+    Changed,
     /// Nothing, but time has passed.
     Tick,
 }

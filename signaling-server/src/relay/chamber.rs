@@ -1,0 +1,253 @@
+//! One room in memory, and the way to its members.
+//!
+//! Whoever brings something enters with the room's lock and does what the room says. Answers of the store and of other
+//! threads come by the inbox, which never waits for that lock: who holds it looks into the inbox before and after
+//! letting go.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use wire::sync::Room;
+
+use super::{JoinRequest, RelayReport, Relays};
+use crate::hub::Caller;
+use crate::outbox::Flush;
+use crate::room::ConnectionId;
+use crate::room::relay::{Generation, Input, Relay};
+
+/// One room in memory.
+pub(crate) struct Chamber {
+    relays: Weak<Relays>,
+    name: Room,
+    hosted: Mutex<Hosted>,
+    /// Answers that the room has asked for, and so no more than that; [`Input::Changed`] comes at an operator's pace.
+    inbox: Mutex<VecDeque<Input<'static>>>,
+    /// A task is about to look into the inbox.
+    scheduled: AtomicBool,
+    runtime: Handle,
+}
+
+pub(super) struct Hosted {
+    pub(super) room: Relay,
+    /// Those who have asked to join and have not left: members, and some who were refused.
+    pub(super) present: HashMap<ConnectionId, Arc<Caller>>,
+    /// When a task will look at the clock.
+    timer: Option<Instant>,
+    /// Since when nobody is here.
+    idle_since: Option<Instant>,
+    /// Taken out of the map: whoever still holds it looks the room up again.
+    retired: bool,
+}
+
+impl Chamber {
+    pub(super) fn new(relays: Weak<Relays>, room: Relay, runtime: Handle) -> Self {
+        Self {
+            relays,
+            name: room.name().clone(),
+            hosted: Mutex::new(Hosted {
+                room,
+                present: HashMap::new(),
+                timer: None,
+                idle_since: None,
+                retired: false,
+            }),
+            inbox: Mutex::default(),
+            scheduled: AtomicBool::new(false),
+            runtime,
+        }
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn name(&self) -> &Room {
+        &self.name
+    }
+
+    /// The room hears that somebody asks to join. Not if it is out of the map: then it is to be looked up again.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        relays: &Arc<Relays>,
+        caller: &Arc<Caller>,
+        request: &JoinRequest,
+        now: Instant,
+        flush: &mut Flush,
+    ) -> bool {
+        let mut hosted = self.lock();
+        if hosted.retired {
+            return false;
+        }
+        hosted.idle_since = None;
+        hosted.present.entry(caller.id).or_insert_with(|| Arc::clone(caller));
+        let JoinRequest { permission, version, author } = request.clone();
+        let input = Input::Join { who: caller.id, permission, version, author };
+        self.take(relays, &mut hosted, input, now, flush);
+        self.settle(relays, hosted, flush);
+        true
+    }
+
+    /// Something that a connection does, which has joined or asked to.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        relays: &Arc<Relays>,
+        input: Input<'_>,
+        now: Instant,
+        flush: &mut Flush,
+    ) {
+        let mut hosted = self.lock();
+        self.take(relays, &mut hosted, input, now, flush);
+        self.settle(relays, hosted, flush);
+    }
+
+    /// A connection will do nothing more here; `last` is how it goes.
+    pub(crate) fn part(
+        self: &Arc<Self>,
+        relays: &Arc<Relays>,
+        caller: &Caller,
+        last: Input<'_>,
+        now: Instant,
+        flush: &mut Flush,
+    ) {
+        let mut hosted = self.lock();
+        self.take(relays, &mut hosted, last, now, flush);
+        hosted.present.remove(&caller.id);
+        caller.outbox.unfeed(&self.name);
+        self.settle(relays, hosted, flush);
+    }
+
+    /// An answer to something that the room has asked for. Never blocks, and may be called by whoever holds the room's
+    /// lock.
+    pub(super) fn answer(self: &Arc<Self>, answer: Input<'static>) {
+        self.inbox().push_back(answer);
+        // Held: whoever holds it looks into the inbox when it has let go.
+        if matches!(self.hosted.try_lock(), Err(TryLockError::WouldBlock)) {
+            return;
+        }
+        if !self.scheduled.swap(true, Ordering::AcqRel) {
+            let chamber = Arc::clone(self);
+            self.runtime.spawn(async move {
+                chamber.scheduled.store(false, Ordering::Release);
+                chamber.look();
+            });
+        }
+    }
+
+    /// Takes what is in the inbox.
+    fn look(self: &Arc<Self>) {
+        let Some(relays) = self.relays.upgrade() else { return };
+        self.settle(&relays, self.lock(), &mut Flush::default());
+    }
+
+    fn take(
+        self: &Arc<Self>,
+        relays: &Arc<Relays>,
+        hosted: &mut Hosted,
+        input: Input<'_>,
+        now: Instant,
+        flush: &mut Flush,
+    ) {
+        hosted.room.handle(now, input);
+        let mut done = VecDeque::new();
+        loop {
+            while let Some(output) = hosted.room.poll() {
+                done.extend(self.perform(relays, &hosted.present, output, flush));
+            }
+            let Some(work) = done.pop_front() else { return };
+            hosted.room.handle(now, Input::Done(work));
+        }
+    }
+
+    /// Takes what is in the inbox, sets the clock, and lets go.
+    fn settle<'a>(
+        self: &'a Arc<Self>,
+        relays: &Arc<Relays>,
+        mut hosted: MutexGuard<'a, Hosted>,
+        flush: &mut Flush,
+    ) {
+        loop {
+            loop {
+                let Some(answer) = self.inbox().pop_front() else { break };
+                self.take(relays, &mut hosted, answer, Instant::now(), flush);
+            }
+            self.set_clock(&mut hosted);
+            if hosted.present.is_empty() && hosted.idle_since.is_none() {
+                hosted.idle_since = Some(Instant::now());
+            }
+            drop(hosted);
+            if self.inbox().is_empty() {
+                return;
+            }
+            hosted = match self.hosted.try_lock() {
+                Ok(hosted) => hosted,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+        }
+    }
+
+    fn set_clock(self: &Arc<Self>, hosted: &mut Hosted) {
+        let Some(due) = hosted.room.deadline() else { return };
+        if hosted.timer.is_some_and(|timer| timer <= due) {
+            return;
+        }
+        hosted.timer = Some(due);
+        let chamber = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep_until(due.into()).await;
+            if let Some(chamber) = chamber.upgrade() {
+                chamber.ring(due);
+            }
+        });
+    }
+
+    fn ring(self: &Arc<Self>, due: Instant) {
+        let Some(relays) = self.relays.upgrade() else { return };
+        let mut flush = Flush::default();
+        let mut hosted = self.lock();
+        hosted.timer = hosted.timer.filter(|timer| *timer != due);
+        self.take(&relays, &mut hosted, Input::Tick, Instant::now(), &mut flush);
+        self.settle(&relays, hosted, &mut flush);
+    }
+
+    /// Marks the room as out of the map if nobody has been in it for so long, and says whether it did.
+    pub(super) fn retire_if_idle(&self, now: Instant, idle_after: Duration) -> bool {
+        let mut hosted = self.lock();
+        let long = hosted.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= idle_after);
+        hosted.retired |=
+            long && hosted.present.is_empty() && hosted.room.is_idle() && self.inbox().is_empty();
+        hosted.retired
+    }
+
+    pub(super) fn generation(&self) -> Option<Generation> {
+        self.lock().room.generation()
+    }
+
+    pub(super) fn report(&self) -> RelayReport {
+        let hosted = self.lock();
+        RelayReport {
+            room: self.name.clone(),
+            members: hosted.room.members(),
+            entries: hosted.room.entries(),
+        }
+    }
+
+    pub(super) fn callers(&self) -> Vec<Arc<Caller>> {
+        let mut callers: Vec<_> = self.lock().present.values().map(Arc::clone).collect();
+        callers.sort_by_key(|caller| caller.id);
+        callers
+    }
+
+    /// A room whose code has panicked is used on: those who leave it must not panic in turn, for that would end the
+    /// process.
+    fn lock(&self) -> MutexGuard<'_, Hosted> {
+        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, VecDeque<Input<'static>>> {
+        self.inbox.lock().expect("no code that holds this lock panics")
+    }
+}
