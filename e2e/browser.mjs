@@ -9,7 +9,7 @@ import { chromium } from 'playwright-core'
 
 const stepMs = 60_000
 
-const executable = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
+export const executable = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
 
 const flags = [
   '--no-sandbox', // Chromium refuses to run as root, as in a container, with its sandbox.

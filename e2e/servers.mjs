@@ -11,7 +11,8 @@ const here = import.meta.dirname
 const startMs = 20_000
 
 const target = process.env.CARGO_TARGET_DIR ?? path.join(here, '../target')
-const ourBinary = process.env.E2E_SIGNALING_SERVER ?? path.join(target, 'debug/signaling-server')
+/** The program under test. */
+export const ourBinary = process.env.E2E_SIGNALING_SERVER ?? path.join(target, 'debug/signaling-server')
 
 /** The server of this repository. It chooses its own port and says which, so nothing is guessed. */
 export const ours = {

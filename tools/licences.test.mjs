@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { allowedLicences, refusal, satisfied } from './licences.mjs'
+import { allowedLicences, exceptions, refusal, satisfied } from './licences.mjs'
 
 const registry = 'registry+https://github.com/rust-lang/crates.io-index'
 const allowed = allowedLicences('[bans]\nallow = ["No"]\n[licenses]\nversion = 2\nallow = [\n  "MIT", # "Not-This"\n  "ISC",\n  "Apache-2.0 WITH LLVM-exception",\n]\n[sources]\n')
@@ -26,4 +26,12 @@ it('a crate without a licence, or from elsewhere, is refused', () => {
   assert.match(refusal({ ...crate, license: null }, allowed), /names no licence/)
   assert.match(refusal({ ...crate, license: 'GPL-3.0' }, allowed), /not allowed/)
   assert.match(refusal({ ...crate, source: 'git+https://example.com/a' }, allowed), /comes from/)
+})
+
+it('an exception holds for its crate alone', () => {
+  const excepted = exceptions('[licenses]\nallow = ["MIT"]\nexceptions = [\n  { allow = ["MPL-2.0"], crate = "a" },\n]\n')
+  const crate = { name: 'a', version: '1.0.0', license: 'MPL-2.0+', source: registry }
+  assert.equal(refusal(crate, allowed, excepted), undefined)
+  assert.match(refusal({ ...crate, name: 'b' }, allowed, excepted), /not allowed/)
+  assert.equal(exceptions('[licenses]\nallow = ["MIT"]\n').size, 0)
 })

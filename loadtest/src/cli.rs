@@ -17,7 +17,11 @@ use crate::{
     signaling::{self, Mode, Settings},
 };
 
-/// Load tests for signaling servers, with a verdict.
+mod relay;
+
+use relay::RelayArgs;
+
+/// Load tests for signaling servers and relays, with a verdict.
 ///
 /// Exit code 0: everything that was sent arrived. 1: deliveries were lost, connections failed, or the scenario's
 /// own question was answered with no. 2: it could not be run.
@@ -32,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Loads a y-webrtc signaling server with many WebSocket clients.
     Signaling(Box<SignalingArgs>),
+    /// Loads a relay of Loro documents with writers and readers.
+    Relay(Box<RelayArgs>),
     /// Runs the bare loop that shows what a delivery costs in the kernel, to compare servers with.
     ///
     /// It checks nothing and limits nothing: never put it on a network.
@@ -138,6 +144,11 @@ impl Cli {
             Command::Floor { listen } => run_floor(listen),
             Command::Signaling(args) => {
                 let report = signaling::run(&args.settings()?, args.mode())?;
+                print(&report, args.json)?;
+                Ok(report.passed())
+            }
+            Command::Relay(args) => {
+                let report = crate::relay::run(&args.settings()?, &args.mode())?;
                 print(&report, args.json)?;
                 Ok(report.passed())
             }

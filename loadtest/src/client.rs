@@ -3,7 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,6 +18,8 @@ pub use link::{Link, write_some};
 
 /// How long connecting and upgrading may take, each.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long is waited for a message while nothing but others come.
+const NEXT_TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_RESPONSE_HEAD: usize = 16 * 1024;
 
 /// Why a client could not connect, or lost its connection.
@@ -182,7 +184,20 @@ impl Upgraded {
     /// # Errors
     /// When the connection is lost or closed, or nothing came in time.
     pub fn next_text(&mut self) -> Result<Vec<u8>, ClientError> {
-        loop {
+        self.next(Opcode::Text)
+    }
+
+    /// The same for the next binary message.
+    ///
+    /// # Errors
+    /// When the connection is lost or closed, or nothing came in time.
+    pub fn next_binary(&mut self) -> Result<Vec<u8>, ClientError> {
+        self.next(Opcode::Binary)
+    }
+
+    fn next(&mut self, wanted: Opcode) -> Result<Vec<u8>, ClientError> {
+        let give_up = Instant::now() + NEXT_TIMEOUT;
+        while Instant::now() < give_up {
             let Some(frame) = Frame::first(&self.leftover)? else {
                 self.read_more()?;
                 continue;
@@ -190,16 +205,17 @@ impl Upgraded {
             let (opcode, len, payload) = (frame.opcode, frame.len, frame.payload.to_vec());
             self.leftover.drain(..len);
             match opcode {
-                Opcode::Text => return Ok(payload),
+                opcode if opcode == wanted => return Ok(payload),
                 Opcode::Ping => self.send(Opcode::Pong, &payload)?,
                 Opcode::Close => return Err(ClientError::closed(&payload)),
-                Opcode::Binary | Opcode::Pong => {}
+                Opcode::Text | Opcode::Binary | Opcode::Pong => {}
             }
         }
+        Err(io::Error::from(ErrorKind::TimedOut).into())
     }
 
     fn read_more(&mut self) -> Result<(), ClientError> {
-        let mut chunk = [0; 4096];
+        let mut chunk = [0; 64 * 1024];
         match self.stream.read(&mut chunk)? {
             0 => Err(ClientError::Eof),
             count => {

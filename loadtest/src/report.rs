@@ -1,6 +1,6 @@
 //! What a run found: figures with names, errors by kind, and what counts as failed.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use serde_json::{Map, Value as Json, json};
 
@@ -23,7 +23,7 @@ pub enum Value {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     scenario: &'static str,
-    figures: Vec<(&'static str, Value)>,
+    figures: Vec<(Cow<'static, str>, Value)>,
     errors: Errors,
     failures: Vec<String>,
     notes: Vec<String>,
@@ -37,24 +37,24 @@ impl Report {
     }
 
     /// Adds a number of things.
-    pub fn count(&mut self, name: &'static str, count: u64) {
-        self.figures.push((name, Value::Count(count)));
+    pub fn count(&mut self, name: impl Into<Cow<'static, str>>, count: u64) {
+        self.figures.push((name.into(), Value::Count(count)));
     }
 
     /// Adds a measured figure; `None` shows as unknown.
-    pub fn number(&mut self, name: &'static str, number: impl Into<Option<f64>>) {
+    pub fn number(&mut self, name: impl Into<Cow<'static, str>>, number: impl Into<Option<f64>>) {
         let number = number.into().filter(|number| number.is_finite());
-        self.figures.push((name, number.map_or(Value::Unknown, Value::Number)));
+        self.figures.push((name.into(), number.map_or(Value::Unknown, Value::Number)));
     }
 
     /// Adds a length of time in milliseconds.
-    pub fn milliseconds(&mut self, name: &'static str, length: Option<Duration>) {
+    pub fn milliseconds(&mut self, name: impl Into<Cow<'static, str>>, length: Option<Duration>) {
         self.number(name, length.map(|length| length.as_secs_f64() * 1e3));
     }
 
     /// Adds a yes or no; `None` shows as unknown.
-    pub fn flag(&mut self, name: &'static str, flag: Option<bool>) {
-        self.figures.push((name, flag.map_or(Value::Unknown, Value::Flag)));
+    pub fn flag(&mut self, name: impl Into<Cow<'static, str>>, flag: Option<bool>) {
+        self.figures.push((name.into(), flag.map_or(Value::Unknown, Value::Flag)));
     }
 
     /// Adds errors by kind; any error is a failure.
@@ -84,14 +84,14 @@ impl Report {
     /// A figure by its name.
     #[must_use]
     pub fn figure(&self, name: &str) -> Option<Value> {
-        self.figures.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        self.figures.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
     /// The report as one JSON object.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let figures: Map<_, _> =
-            self.figures.iter().map(|(name, value)| ((*name).to_owned(), value.to_json())).collect();
+            self.figures.iter().map(|(name, value)| (name.to_string(), value.to_json())).collect();
         json!({
             "scenario": self.scenario,
             "passed": self.passed(),

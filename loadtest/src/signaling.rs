@@ -15,14 +15,12 @@ use crate::{
     swarm::{PING, Swarm},
 };
 
-mod accounts;
 mod churn;
 mod crew;
 mod flood;
 mod idle;
 mod join;
 mod peer;
-mod stage;
 mod stall;
 
 /// What is done to the server.
@@ -165,7 +163,7 @@ fn subscribe_all(swarm: &mut Swarm, topic: impl Fn(usize) -> String) -> io::Resu
     let waits =
         |swarm: &Swarm, ponged: &[bool]| (0..ponged.len()).any(|who| !ponged[who] && swarm.is_open(who));
     while waits(swarm, &ponged) && Instant::now() < deadline {
-        swarm.turn(deadline, |heard| ponged[heard.who] |= is_pong(heard.text))?;
+        swarm.turn(deadline, |heard| ponged[heard.who] |= is_pong(heard.message))?;
     }
     for who in (0..ponged.len()).filter(|who| !ponged[*who]) {
         swarm.fail(who, ClientError::NoPong);

@@ -31,6 +31,29 @@ impl Stamp {
         Self::parse(text.get(*hint + MARKER.len()..)?.get(..DIGITS)?)
     }
 
+    /// Every stamp in `bytes`, wherever it lies.
+    pub fn all(bytes: &[u8]) -> impl Iterator<Item = Self> + '_ {
+        memmem::find_iter(bytes, MARKER)
+            .filter_map(|at| Self::parse(bytes.get(at + MARKER.len()..)?.get(..DIGITS)?))
+    }
+
+    /// A text of `len` bytes with this stamp in it; at least [`Stamp::SMALLEST_TEXT`] long.
+    #[must_use]
+    pub fn text(&self, len: usize) -> String {
+        let mut digits = [0; DIGITS];
+        self.write(&mut digits);
+        let mut text = String::with_capacity(len.max(Self::SMALLEST_TEXT));
+        text.push_str("\"stamp\":\"");
+        text.extend(digits.map(char::from));
+        text.push('"');
+        let padding = len.saturating_sub(text.len());
+        text.extend((0..padding).map(|place| char::from(b'a' + (place % 26) as u8)));
+        text
+    }
+
+    /// The fewest bytes that [`Stamp::text`] takes.
+    pub const SMALLEST_TEXT: usize = MARKER.len() + DIGITS + 1;
+
     fn parse(digits: &[u8]) -> Option<Self> {
         let head = hex(digits.get(..16)?)?;
         let due = hex(digits.get(16..)?)?;
@@ -102,6 +125,16 @@ mod tests {
     use super::*;
 
     const STAMP: Stamp = Stamp { sender: 499, sequence: u32::MAX, due: 12_345_678_901_234 };
+
+    #[test]
+    fn all_stamps_among_other_bytes_are_found_and_the_text_is_as_long_as_asked() {
+        let text = STAMP.text(120);
+        assert_eq!(text.len(), 120);
+        assert_eq!(STAMP.text(0).len(), Stamp::SMALLEST_TEXT);
+        let other = Stamp { sender: 1, ..STAMP };
+        let bytes = [b"\xff\x00", text.as_bytes(), b"\"stamp\":\"cut", other.text(0).as_bytes()].concat();
+        assert_eq!(Stamp::all(&bytes).collect::<Vec<_>>(), [STAMP, other]);
+    }
 
     #[test]
     fn a_stamp_is_found_wherever_a_server_moves_it() {

@@ -21,6 +21,33 @@ use crate::{
     frame::{Frame, MAX_HEADER, MAX_PAYLOAD, Opcode},
 };
 
+/// What the members of a swarm speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// y-webrtc: text messages, and [`PING`] for a keepalive.
+    Signaling,
+    /// The Loro Protocol: binary messages, and the text `ping` for a keepalive.
+    Relay,
+}
+
+impl Dialect {
+    /// What its messages are sent as.
+    #[must_use]
+    pub const fn opcode(self) -> Opcode {
+        match self {
+            Self::Signaling => Opcode::Text,
+            Self::Relay => Opcode::Binary,
+        }
+    }
+
+    const fn ping(self) -> &'static [u8] {
+        match self {
+            Self::Signaling => PING,
+            Self::Relay => b"ping",
+        }
+    }
+}
+
 /// What a y-webrtc client sends to see whether its server lives.
 pub const PING: &[u8] = br#"{"type":"ping"}"#;
 /// y-webrtc sends a ping 15 s after the last pong.
@@ -55,7 +82,7 @@ impl Errors {
     }
 }
 
-/// A text message that reached a member.
+/// A message that reached a member.
 #[derive(Debug)]
 pub struct Heard<'a> {
     /// The member, as [`Swarm::add`] named it.
@@ -63,7 +90,7 @@ pub struct Heard<'a> {
     /// When its bytes were read.
     pub at: Instant,
     /// The message.
-    pub text: &'a [u8],
+    pub message: &'a [u8],
     /// To answer on.
     pub link: &'a mut Link,
 }
@@ -79,6 +106,7 @@ struct Member {
 
 /// Connections that are read and written together. Pings of the server and the keepalive are taken care of.
 pub struct Swarm {
+    dialect: Dialect,
     poll: Poll,
     events: Events,
     alarm: Alarm,
@@ -95,9 +123,10 @@ impl Swarm {
     ///
     /// # Errors
     /// When the system gives no epoll or timer descriptor.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(dialect: Dialect) -> io::Result<Self> {
         let poll = Poll::new()?;
         Ok(Self {
+            dialect,
             alarm: Alarm::new(&poll)?,
             poll,
             events: Events::with_capacity(1024),
@@ -160,12 +189,12 @@ impl Swarm {
         std::mem::take(&mut self.lost)
     }
 
-    /// Sends a text message to the server; false when that member's connection is lost.
-    pub fn send(&mut self, who: usize, text: &[u8]) -> bool {
+    /// Sends a message to the server; false when that member's connection is lost.
+    pub fn send(&mut self, who: usize, message: &[u8]) -> bool {
         let Some(link) = self.members.get_mut(who).and_then(|member| member.link.as_mut()) else {
             return false;
         };
-        link.send(text);
+        link.send_frame(self.dialect.opcode(), message);
         self.retire_if_failed(who);
         self.is_open(who)
     }
@@ -186,7 +215,7 @@ impl Swarm {
         }
     }
 
-    /// Waits for traffic, at the latest until `until`, and tells every text message that came.
+    /// Waits for traffic, at the latest until `until`, and tells every message of its dialect that came.
     ///
     /// # Errors
     /// When the system's readiness calls fail; a failing connection is counted instead.
@@ -216,7 +245,8 @@ impl Swarm {
         if writable {
             link.flush();
         }
-        if let Err(error) = member.read(who, &mut self.scratch, heard)
+        let told = self.dialect.opcode();
+        if let Err(error) = member.read(who, told, &mut self.scratch, heard)
             && let Some(link) = member.link.as_mut()
         {
             link.fail(error);
@@ -244,7 +274,7 @@ impl Swarm {
                 link.fail(ClientError::Silent);
             } else if now.duration_since(member.pinged_at) > PING_EVERY {
                 member.pinged_at = now;
-                link.send(PING);
+                link.send_frame(Opcode::Text, self.dialect.ping());
             }
             self.retire_if_failed(who);
         }
@@ -256,6 +286,7 @@ impl Member {
     fn read(
         &mut self,
         who: usize,
+        told: Opcode,
         scratch: &mut [u8],
         heard: &mut impl FnMut(Heard<'_>),
     ) -> Result<(), ClientError> {
@@ -272,7 +303,7 @@ impl Member {
                 Err(error) => return Err(error.into()),
             };
             self.heard_at = Instant::now();
-            let used = walk(who, self.heard_at, &scratch[..carried + count], link, heard)?;
+            let used = walk(who, told, self.heard_at, &scratch[..carried + count], link, heard)?;
             self.carry.clear();
             self.carry.extend_from_slice(&scratch[used..carried + count]);
             if ended {
@@ -282,9 +313,10 @@ impl Member {
     }
 }
 
-/// Tells every whole frame in `bytes`; returns how many bytes they took.
+/// Tells every whole frame in `bytes` that has the opcode `told`; returns how many bytes they took.
 fn walk(
     who: usize,
+    told: Opcode,
     at: Instant,
     bytes: &[u8],
     link: &mut Link,
@@ -294,10 +326,10 @@ fn walk(
     while let Some(frame) = Frame::first(&bytes[used..])? {
         used += frame.len;
         match frame.opcode {
-            Opcode::Text => heard(Heard { who, at, text: frame.payload, link }),
+            opcode if opcode == told => heard(Heard { who, at, message: frame.payload, link }),
             Opcode::Ping => link.send_frame(Opcode::Pong, frame.payload),
             Opcode::Close => return Err(ClientError::closed(frame.payload)),
-            Opcode::Binary | Opcode::Pong => {}
+            Opcode::Text | Opcode::Binary | Opcode::Pong => {}
         }
     }
     Ok(used)

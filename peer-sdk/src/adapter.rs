@@ -9,8 +9,17 @@
 
 pub mod memory;
 
+#[cfg(feature = "webrtc")]
+pub mod ice;
+
+#[cfg(feature = "webrtc")]
+pub mod signaling;
+
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+#[cfg(feature = "webrtc")]
+pub mod webrtc;
 
 #[cfg(feature = "websocket")]
 pub mod websocket;

@@ -2,7 +2,7 @@
 #![cfg(all(feature = "websocket", feature = "sqlite"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
+mod peers;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use peer_sdk::adapter::sqlite::Sqlite;
 use peer_sdk::adapter::websocket::Hub;
 use peer_sdk::{Event, Peer, StartError};
 use serde::{Deserialize, Serialize};
-use support::{Relay, annotate, notes, until_noted, until_online, within};
+use peers::{Relay, annotate, notes, until_noted, until_online, within};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};

@@ -139,6 +139,15 @@ impl Access {
             Policy::Signed { keys, .. } => Arc::clone(keys).watch(self.reload_interval, report).await,
         }
     }
+
+    /// Looks at the files now, as [`watch`](Self::watch) does each interval.
+    pub async fn reload(&self, report: impl Fn(&Change)) {
+        match &self.policy {
+            Policy::Open => {}
+            Policy::Tokens(tokens) => tokens.look_now(&report).await,
+            Policy::Signed { keys, .. } => keys.look_now(&report).await,
+        }
+    }
 }
 
 fn shared_tokens(config: &AccessConfig) -> Result<Arc<Watched<SharedTokens>>, AccessError> {

@@ -116,6 +116,11 @@ impl Ice {
     pub async fn watch(self: Arc<Self>, report: impl Fn(&Change)) {
         Arc::clone(&self.servers).watch(self.reload_interval, report).await;
     }
+
+    /// Looks at the files now, as [`watch`](Self::watch) does each interval.
+    pub async fn reload(&self, report: impl Fn(&Change)) {
+        self.servers.look_now(&report).await;
+    }
 }
 
 /// One server for all URLs that share a secret, else one for each URL.

@@ -4,7 +4,7 @@
 //! writes one socket, `session` knows what its messages mean, [`hub`] has all rooms, [`room`] decides who hears what,
 //! [`outbox`] holds what waits for a socket. [`access`], [`limits`] and [`address`] say who may do how much;
 //! [`ice`] tells peers of STUN and TURN servers, [`store`] keeps rooms, [`config`] is what can be set, [`metrics`] and
-//! [`operator`] what can be seen.
+//! [`operator`] what can be seen. [`notify`] talks to the service manager, [`reload`] reads files again.
 //!
 //! Another service can nest it:
 //!
@@ -29,9 +29,11 @@ pub mod hub;
 pub mod ice;
 pub mod limits;
 pub mod metrics;
+pub mod notify;
 pub mod operator;
 pub mod outbox;
 pub mod relay;
+pub mod reload;
 pub mod room;
 pub mod server;
 pub mod session;

@@ -3,6 +3,8 @@
 //! Whoever reaches this listener is trusted; by default that is this machine alone. Requests that a web page makes are
 //! refused all the same, since a page that the operator happens to visit can reach the operator's localhost.
 
+mod status;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,7 @@ const MAX_CLOSED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The operator's routes.
 ///
+/// - `GET /`: a status page for browsers; `GET /status.json`: what it shows.
 /// - `GET /metrics`: Prometheus text exposition; `METRICS.md` lists every series.
 /// - `GET /healthz`, `GET /readyz`: as on the public side.
 /// - `GET /rooms?sort=largest|busiest&offset=0&limit=50`: rooms, the largest or the busiest first, at most 1000.
@@ -34,6 +37,7 @@ const MAX_CLOSED: Duration = Duration::from_secs(24 * 60 * 60);
 /// - `GET /documents?offset=0&limit=50`: rooms of the Loro Protocol that are in memory, the largest first, at most 1000.
 /// - `DELETE /connections/{id}`: closes one connection with status 1008.
 pub fn router(signaling: Arc<Signaling>) -> Router {
+    let status = status::router(Arc::clone(&signaling));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -42,8 +46,9 @@ pub fn router(signaling: Arc<Signaling>) -> Router {
         .route("/rooms/{topic}", get(room).delete(close_room))
         .route("/documents", get(documents))
         .route("/connections/{id}", delete(close_connection))
-        .layer(middleware::from_fn(refuse_web_pages))
         .with_state(signaling)
+        .merge(status)
+        .layer(middleware::from_fn(refuse_web_pages))
 }
 
 async fn refuse_web_pages(request: Request, next: Next) -> Response {

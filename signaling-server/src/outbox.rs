@@ -8,11 +8,14 @@
 //! When the next frame does not fit, the outbox closes, lets go of all it held, and its connection ends as a slow
 //! consumer: nothing is ever left out of a stream that goes on.
 
+mod flush;
+mod writer;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -20,6 +23,9 @@ use wire::sync::Room;
 
 use crate::frame::Frame;
 use crate::metrics::Disconnect;
+
+pub use flush::Flush;
+pub(crate) use writer::SharedWriter;
 
 /// Queues with room for more frames than this are given back to the allocator when they run empty.
 const KEEP_CAPACITY: usize = 16;
@@ -330,101 +336,6 @@ fn wake(mut state: MutexGuard<'_, State>) {
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
-    }
-}
-
-/// Outboxes that one task has filled and is to flush.
-#[derive(Debug, Default)]
-pub struct Flush {
-    outboxes: VecDeque<Arc<Outbox>>,
-    /// Others are publishing too: what they publish before our next turn is to go out in the same writes.
-    pub(crate) wait_a_turn: bool,
-}
-
-impl Flush {
-    /// Most outboxes flushed in one turn.
-    const TURN: usize = 64;
-
-    /// An outbox whose push asked for a flush.
-    pub(crate) fn add(&mut self, outbox: &Arc<Outbox>) {
-        self.outboxes.push_back(Arc::clone(outbox));
-    }
-
-    /// Flushes some.
-    pub(crate) fn turn(&mut self) {
-        self.wait_a_turn = false;
-        for outbox in self.outboxes.drain(..self.outboxes.len().min(Self::TURN)) {
-            outbox.flush();
-        }
-        if self.outboxes.is_empty() && self.outboxes.capacity() > Self::TURN {
-            self.outboxes = VecDeque::new();
-        }
-    }
-
-    /// Whether nothing is left to flush.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.outboxes.is_empty()
-    }
-}
-
-impl Drop for Flush {
-    /// What was claimed is flushed, whatever becomes of the task that claimed it.
-    fn drop(&mut self) {
-        while !self.is_empty() {
-            self.turn();
-        }
-    }
-}
-
-/// The write side of a socket that its outbox's flushers write to as well.
-#[derive(Debug)]
-pub(crate) struct SharedWriter(pub(crate) Arc<OwnedWriteHalf>);
-
-impl SharedWriter {
-    fn poll<T>(
-        &self,
-        cx: &mut Context<'_>,
-        mut attempt: impl FnMut(&OwnedWriteHalf) -> io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        loop {
-            match attempt(&self.0) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.0.as_ref().as_ref().poll_write_ready(cx))?;
-                }
-                outcome => return Poll::Ready(outcome),
-            }
-        }
-    }
-}
-
-impl tokio::io::AsyncWrite for SharedWriter {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll(cx, |socket| socket.try_write(bytes))
-    }
-
-    fn poll_write_vectored(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll(cx, |socket| try_write(socket, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let socket: &tokio::net::TcpStream = self.0.as_ref().as_ref();
-        Poll::Ready(socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write))
     }
 }
 

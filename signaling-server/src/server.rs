@@ -24,10 +24,10 @@ use crate::address::{self, AddressKey, Peer};
 use crate::config::{Config, Endpoint};
 use crate::limits::{Caps, Occupancy, Place, Rate};
 use crate::metrics::SocketRefusal;
+use crate::reload::{self, Reload};
 use crate::signaling::{Signaling, Stage, StartError};
 use crate::tls::{Tls, TlsError};
-use crate::watched::Change;
-use crate::{http, operator};
+use crate::{http, notify, operator};
 
 /// Connections that have not finished their request, in all. The next one is dropped.
 const MAX_HANDSHAKES: usize = 1024;
@@ -77,9 +77,18 @@ struct Front {
 impl Server {
     /// Reads keys and certificates and binds the listeners. Nobody is served before [`run`](Self::run).
     pub async fn bind(config: Config) -> Result<Self, BindError> {
+        Self::bind_on(config, None).await
+    }
+
+    /// As [`bind`](Self::bind), but where there is a listener already, clients connect there and not at
+    /// `server.listen`. It must be non-blocking.
+    pub async fn bind_on(config: Config, clients: Option<std::net::TcpListener>) -> Result<Self, BindError> {
         let signaling = Signaling::new(&config)?;
         let tls = Tls::from_config(&config.tls)?;
-        let listener = listen("server.listen", config.server.listen)?;
+        let listener = match clients {
+            None => listen("server.listen", config.server.listen)?,
+            Some(listener) => taken_over(listener)?,
+        };
         let operator = match config.metrics.listen {
             Endpoint::Off => None,
             Endpoint::At(address) => Some(listen("metrics.listen", address)?),
@@ -115,6 +124,12 @@ impl Server {
         &self.signaling
     }
 
+    /// Reads changed keys and certificates again on request, while the server runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        Reload::new(Arc::clone(&self.signaling), self.tls.clone())
+    }
+
     /// Serves until `shutdown` is ready, then drains: reports "not ready", stops accepting, closes every connection
     /// with 1012 spread over the window. Ends when the last has ended, or at once when `abort` is ready.
     pub async fn run(self, shutdown: impl Future<Output = ()>, abort: impl Future<Output = ()>) {
@@ -136,6 +151,8 @@ impl Server {
             deadline: config.limits.handshake_deadline.duration(),
         });
         let accepting = tasks.spawn(accept(front, listener));
+        tasks.spawn(notify::keep_alive(Arc::clone(&signaling)));
+        notify::ready();
         let life = async {
             shutdown.await;
             drain(&config, &signaling, accepting).await;
@@ -147,12 +164,7 @@ impl Server {
     }
 
     fn spawn_watchers(&self, tasks: &mut JoinSet<()>) {
-        let metrics = Arc::clone(self.signaling.metrics());
-        let report = move |change: &Change| match change {
-            Change::None => {}
-            Change::Renewed => metrics.reloads.inc(),
-            Change::Refused(_) => metrics.reload_failures.inc(),
-        };
+        let report = reload::counted(self.signaling.metrics());
         tasks.spawn(Arc::clone(self.signaling.access()).watch(report.clone()));
         tasks.spawn(Arc::clone(self.signaling.ice()).watch(report.clone()));
         if let Some(tls) = &self.tls {
@@ -173,6 +185,7 @@ impl Server {
 
 async fn drain(config: &Config, signaling: &Signaling, accepting: tokio::task::AbortHandle) {
     let connections = signaling.hub().connections();
+    notify::stopping(config.drain.ready_wait.duration() + config.drain.window.duration());
     signaling.enter(Stage::Leaving);
     tracing::info!(connections, "draining: not ready");
     if connections > 0 {
@@ -196,6 +209,15 @@ fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindErr
         TcpListener::from_std(listener)
     });
     bound.map_err(|error| BindError::Listen { key, address, error })
+}
+
+fn taken_over(listener: std::net::TcpListener) -> Result<TcpListener, BindError> {
+    let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    TcpListener::from_std(listener).map_err(|error| BindError::Listen {
+        key: "the socket that was handed over",
+        address,
+        error,
+    })
 }
 
 async fn accept(front: Arc<Front>, listener: TcpListener) {

@@ -96,6 +96,11 @@ impl Tls {
     pub async fn watch(self, report: impl Fn(&Change)) {
         self.certificate.watch(self.reload_interval, report).await;
     }
+
+    /// Looks at the files now, as [`watch`](Self::watch) does each interval.
+    pub async fn reload(&self, report: impl Fn(&Change)) {
+        self.certificate.look_now(&report).await;
+    }
 }
 
 impl fmt::Debug for Tls {

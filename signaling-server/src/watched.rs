@@ -114,15 +114,20 @@ impl<T: Send + Sync + 'static> Watched<T> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let watched = Arc::clone(&self);
-            // Reading may block on a slow disk or a network mount; no connection should wait for that.
-            let looked = tokio::task::spawn_blocking(move || watched.look()).await;
-            match looked {
-                Ok(Change::None) | Err(_) => {}
-                Ok(change) => {
-                    self.log(&change);
-                    report(&change);
-                }
+            self.look_now(&report).await;
+        }
+    }
+
+    /// Looks at the files now, and tells `report` about a change.
+    pub(crate) async fn look_now(self: &Arc<Self>, report: &impl Fn(&Change)) {
+        let watched = Arc::clone(self);
+        // Reading may block on a slow disk or a network mount; no connection should wait for that.
+        let looked = tokio::task::spawn_blocking(move || watched.look()).await;
+        match looked {
+            Ok(Change::None) | Err(_) => {}
+            Ok(change) => {
+                self.log(&change);
+                report(&change);
             }
         }
     }

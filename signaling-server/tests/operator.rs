@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use signaling_server::config::Period;
+use signaling_server::config::{Period, Size};
 use signaling_server::metrics::Metrics;
 use support::{TestServer, get, request};
 
@@ -75,6 +75,30 @@ async fn a_web_page_that_the_operator_visits_can_do_nothing() {
     assert_eq!(request(server.metrics, "DELETE", "/rooms/t", headers).await.0, 403);
     assert_eq!(request(server.metrics, "GET", "/rooms", "Sec-Fetch-Site: cross-site\r\n").await.0, 403);
     assert_eq!(server.metric("signaling_rooms").await, 1.0);
+}
+
+#[tokio::test]
+async fn the_status_says_what_is_going_on_and_what_was_refused_and_why() {
+    let server = TestServer::with(|config| config.limits.topic_name = Size::bytes(4)).await;
+    let mut ana = server.subscriber("t").await;
+    ana.subscribe("too long").await;
+    ana.publish("t", json!(1)).await;
+    ana.settle().await;
+    let status = get_json(&server, "/status.json").await;
+    assert_eq!(
+        (&status["stage"], &status["connections"], &status["rooms"]),
+        (&json!("ready"), &json!(1), &json!(1))
+    );
+    assert_eq!(status["refused_total"], json!({ "message: topic_too_long": 1 }));
+    assert!(
+        status["received_total"].as_u64() >= Some(3) && status["sent_total"].as_u64() >= Some(1),
+        "{status}"
+    );
+    let (code, page) = get(server.metrics, "/").await;
+    assert_eq!(code, 200);
+    for elsewhere in ["http:", "https:", "//"] {
+        assert!(!page.replace("<!doctype", "").contains(elsewhere), "the page loads nothing from elsewhere");
+    }
 }
 
 #[tokio::test]

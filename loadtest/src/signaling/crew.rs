@@ -8,14 +8,14 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use super::{
-    Settings, accounts::Accounts, connect_all, flood::Pace, peer_id, room_name, stage::Stage, subscribe_all,
-};
+use super::{Settings, connect_all, flood::Pace, peer_id, room_name, subscribe_all};
 use crate::{
+    accounts::{Accounts, Echo},
     client::Link,
     measure::Latencies,
+    stage::Stage,
     stamp::{Stamp, Template},
-    swarm::{Errors, Heard, Swarm},
+    swarm::{Dialect, Errors, Heard, Swarm},
 };
 
 /// After the last publish, nothing may come for that long before the rest counts as lost.
@@ -73,11 +73,11 @@ impl Crew {
     /// Connects and subscribes the clients of the rooms that are the `nth` thread's.
     pub(super) fn gather(settings: &Settings, pace: Pace, run: u32, nth: usize) -> io::Result<Self> {
         let Settings { clients, rooms, .. } = *settings;
-        let mut swarm = Swarm::new()?;
+        let mut swarm = Swarm::new(Dialect::Signaling)?;
         let ours = (0..clients).filter(|client| (client % rooms) as usize % settings.threads == nth);
         let numbers = connect_all(&mut swarm, &settings.target, ours)?;
         subscribe_all(&mut swarm, |who| room_name(run, numbers[who] % rooms))?;
-        let mut accounts = Accounts::new(clients, rooms, &numbers);
+        let mut accounts = Accounts::new(clients, rooms, &numbers, Echo::Own);
         for who in swarm.take_lost() {
             accounts.left(who);
         }
@@ -207,9 +207,9 @@ impl Books {
     }
 
     fn heard(&mut self, heard: Heard<'_>) {
-        let Heard { who, at, text, link } = heard;
+        let Heard { who, at, message, link } = heard;
         let publisher = &mut self.publishers[who];
-        let Some(stamp) = Stamp::find(text, &mut publisher.hint) else { return };
+        let Some(stamp) = Stamp::find(message, &mut publisher.hint) else { return };
         let own = stamp.sender == publisher.number;
         self.accounts.heard(who, stamp);
         if self.from <= at && at < self.until {

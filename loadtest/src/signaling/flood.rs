@@ -8,9 +8,14 @@ use super::{
     Settings,
     crew::{Crew, Tally},
     need_open_files, peer_id, room_name,
-    stage::{Costs, Stage},
 };
-use crate::{measure::Latencies, report::Report, stamp::Template, swarm::Errors};
+use crate::{
+    measure::Latencies,
+    report::Report,
+    stage::{Costs, Stage, Window},
+    stamp::Template,
+    swarm::Errors,
+};
 
 /// When the next message is published.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +134,8 @@ pub(super) fn measure(settings: &Settings, pace: Pace, run: u32) -> anyhow::Resu
     );
     let rss_before = settings.server.as_ref().and_then(|server| server.resident().ok());
     let stage = Stage::new(settings.threads);
+    let Settings { warmup, duration, .. } = *settings;
+    let window = Window { warmup, duration, server: settings.server.as_ref() };
     let mut outcome = Outcome { rss_before, ..Outcome::default() };
     let crew = |nth| {
         let gathered = Crew::gather(settings, pace, run, nth);
@@ -140,7 +147,7 @@ pub(super) fn measure(settings: &Settings, pace: Pace, run: u32) -> anyhow::Resu
     let crew = &crew;
     thread::scope(|scope| -> anyhow::Result<()> {
         let crews: Vec<_> = (0..settings.threads).map(|nth| scope.spawn(move || crew(nth))).collect();
-        outcome.costs = stage.conduct(settings);
+        outcome.costs = stage.conduct(&window);
         for crew in crews {
             outcome.add(&crew.join().expect("a crew does not panic")?);
         }

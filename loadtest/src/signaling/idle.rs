@@ -10,7 +10,7 @@ use crate::{
     client::Upgraded,
     measure::process::Process,
     report::{Report, grouped},
-    swarm::Swarm,
+    swarm::{Dialect, Swarm},
 };
 
 /// Each is subscribed to a room of so many, as an open page is.
@@ -24,7 +24,7 @@ pub(super) fn run(settings: &Settings, connections: u32) -> anyhow::Result<Repor
     let resident = |process: Option<&Process>| process.and_then(|process| process.resident().ok());
     let (server, own) = (settings.server.as_ref(), Process::own().ok());
     let run = rand::random();
-    let mut swarm = Swarm::new()?;
+    let mut swarm = Swarm::new(Dialect::Signaling)?;
     let (before, own_before) = (resident(server), resident(own.as_ref()));
     let started = Instant::now();
     open(&mut swarm, settings, connections, started)?;

@@ -13,7 +13,7 @@ use super::{Settings, connect_all, is_pong, need_open_files, peer::Peer, peer_id
 use crate::{
     measure::process::{Cpu, Process},
     report::{Report, grouped},
-    swarm::{Heard, Swarm},
+    swarm::{Dialect, Heard, Swarm},
 };
 
 /// Once everything has arrived, what still comes within this time belongs to the storm.
@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(super) fn run(settings: &Settings, candidates: u32, timeout: Duration) -> anyhow::Result<Report> {
     need_open_files(settings.clients)?;
     let run = rand::random();
-    let mut swarm = Swarm::new()?;
+    let mut swarm = Swarm::new(Dialect::Signaling)?;
     let numbers = connect_all(&mut swarm, &settings.target, 0..settings.clients)?;
     let mut storm = Storm::new(settings, &numbers, &room_name(run, 0), run, candidates);
     let before = cpu(settings.server.as_ref());
@@ -108,7 +108,7 @@ impl Storm {
     }
 
     fn heard(&mut self, heard: Heard<'_>) {
-        let Heard { who, at, text, link } = heard;
+        let Heard { who, at, message: text, link } = heard;
         if is_pong(text) {
             return;
         }

@@ -3,10 +3,26 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod double;
+#[path = "../support/run.rs"]
 mod run;
 
+use std::{net::SocketAddr, thread};
+
 use double::{Fault, double};
-use run::{floor, loadtest, signaling};
+use loadtest::floor::Floor;
+use run::{Run, against, loadtest};
+
+/// A floor in this process, and its address.
+fn floor() -> SocketAddr {
+    let floor = Floor::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = floor.local_addr().unwrap();
+    thread::spawn(|| floor.run());
+    address
+}
+
+fn signaling(server: SocketAddr, flags: &str) -> Run {
+    against(server, "signaling", flags)
+}
 
 /// 20 clients in 4 rooms of 5, 240 publishes in all.
 const FIXED: &str = "--clients 20 --rooms 4 --rate 200 --payload 300 --warmup 200ms --duration 1s";

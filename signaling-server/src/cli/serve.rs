@@ -1,6 +1,7 @@
 //! `serve`: runs the server until it is told to stop.
 
 use std::io::{self, IsTerminal};
+use std::net::TcpListener;
 use std::process::ExitCode;
 
 use tokio::sync::watch;
@@ -11,6 +12,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::settings::Settings;
 use super::{failed, refused};
 use crate::config::{AccessMode, Config, LogConfig, LogFormat};
+use crate::notify;
+use crate::reload::Reload;
 use crate::server::Server;
 
 pub(super) fn run(settings: &Settings) -> ExitCode {
@@ -20,24 +23,32 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
     };
     start_logging(&config.log);
     raise_file_limit();
+    // While there is one thread.
+    let clients = match notify::handed_over_listener() {
+        Ok(listener) => listener,
+        Err(error) => return failed(error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(error),
     };
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, clients))
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, clients: Option<TcpListener>) -> ExitCode {
     let open = config.access.mode == AccessMode::Open;
     // Before anybody is told that the server listens: whoever waits for that line may stop it at once.
     let (shutdown, abort) = match signals() {
         Ok(signals) => signals,
         Err(error) => return failed(format_args!("signals can not be received: {error}")),
     };
-    let server = match Server::bind(config).await {
+    let server = match Server::bind_on(config, clients).await {
         Ok(server) => server,
         Err(error) => return failed(error),
     };
+    if let Err(error) = reload_on_hangup(server.reload()) {
+        return failed(format_args!("signals can not be received: {error}"));
+    }
     announce(&server, open);
     server.run(shutdown, abort).await;
     ExitCode::SUCCESS
@@ -94,6 +105,27 @@ fn signals() -> io::Result<(impl Future<Output = ()>, impl Future<Output = ()>)>
         }
     });
     Ok((reached(seen.clone(), 1), reached(seen, 2)))
+}
+
+/// Reads keys, tokens and certificates again at each SIGHUP.
+#[cfg(unix)]
+fn reload_on_hangup(reload: Reload) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = signal(SignalKind::hangup())?;
+    // Ends with the process, as the one that hears stop requests.
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            notify::reloading();
+            reload.now().await;
+            notify::ready();
+        }
+    });
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn reload_on_hangup(_: Reload) -> io::Result<()> {
+    Ok(())
 }
 
 async fn reached(mut seen: watch::Receiver<u32>, wanted: u32) {

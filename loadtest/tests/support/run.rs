@@ -3,21 +3,11 @@
 use std::{
     net::SocketAddr,
     process::{Command, Output},
-    thread,
 };
 
-use loadtest::floor::Floor;
 use serde_json::Value;
 
-/// A floor in this process, and its address.
-pub(crate) fn floor() -> SocketAddr {
-    let floor = Floor::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = floor.local_addr().unwrap();
-    thread::spawn(|| floor.run());
-    address
-}
-
-/// What `loadtest signaling` found.
+/// What a run of `loadtest` found.
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
     pub(crate) report: Value,
@@ -48,10 +38,10 @@ impl Run {
     }
 }
 
-/// Runs `loadtest signaling` against a server.
-pub(crate) fn signaling(server: SocketAddr, flags: &str) -> Run {
+/// Runs a part of `loadtest` against a server.
+pub(crate) fn against(server: SocketAddr, part: &str, flags: &str) -> Run {
     let url = format!("ws://{server}");
-    let mut arguments = vec!["signaling", &url, "--json"];
+    let mut arguments = vec![part, &url, "--json"];
     arguments.extend(flags.split_ascii_whitespace());
     let Output { status, stdout, stderr } = loadtest(&arguments);
     let report = serde_json::from_slice(&stdout).unwrap_or_default();

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Settings;
 use crate::{
     measure::process::{Cpu, Process},
     report::grouped,
@@ -20,33 +19,44 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// Where the crews of a run meet.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     ready: Barrier,
     origin: OnceLock<Instant>,
     crews: usize,
     done: AtomicUsize,
     /// Deliveries so far.
-    pub(super) delivered: AtomicU64,
+    pub(crate) delivered: AtomicU64,
     /// Publishes so far.
-    pub(super) published: AtomicU64,
+    pub(crate) published: AtomicU64,
+}
+
+/// What of a run is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window<'a> {
+    /// How long the load runs before it.
+    pub(crate) warmup: Duration,
+    /// How long it is.
+    pub(crate) duration: Duration,
+    /// Whose CPU time and memory are looked at.
+    pub(crate) server: Option<&'a Process>,
 }
 
 /// What processes cost during the measured window.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Costs {
-    pub(super) server_cpu: Option<Duration>,
-    pub(super) tester_cpu: Option<Duration>,
+pub(crate) struct Costs {
+    pub(crate) server_cpu: Option<Duration>,
+    pub(crate) tester_cpu: Option<Duration>,
     /// The time between the two looks at them.
-    pub(super) length: Duration,
+    pub(crate) length: Duration,
     /// The server's memory once everybody was subscribed.
-    pub(super) rss_connected: Option<u64>,
+    pub(crate) rss_connected: Option<u64>,
     /// The most of it that was seen.
-    pub(super) rss_peak: Option<u64>,
+    pub(crate) rss_peak: Option<u64>,
 }
 
 impl Stage {
     /// For so many crews.
-    pub(super) fn new(crews: usize) -> Self {
+    pub(crate) fn new(crews: usize) -> Self {
         Self {
             ready: Barrier::new(crews + 1),
             origin: OnceLock::new(),
@@ -58,29 +68,29 @@ impl Stage {
     }
 
     /// A crew has gathered, well or not, and waits for the start.
-    pub(super) fn wait_for_start(&self) {
+    pub(crate) fn wait_for_start(&self) {
         self.ready.wait();
         self.ready.wait();
     }
 
     /// A crew is through.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.done.fetch_add(1, Relaxed);
     }
 
     /// When the run started.
-    pub(super) fn origin(&self) -> Instant {
+    pub(crate) fn origin(&self) -> Instant {
         *self.origin.get().expect("nobody passes the second barrier before the start is set")
     }
 
     /// Gives the start once all crews have gathered, and watches until all have left.
-    pub(super) fn conduct(&self, settings: &Settings) -> Costs {
+    pub(crate) fn conduct(&self, window: &Window<'_>) -> Costs {
         self.ready.wait();
-        let mut watch = Watch::new(settings);
+        let mut watch = Watch::new(window.server);
         watch.costs.rss_connected = watch.resident();
         let origin = *self.origin.get_or_init(Instant::now);
         self.ready.wait();
-        let (from, until) = (origin + settings.warmup, origin + settings.warmup + settings.duration);
+        let (from, until) = (origin + window.warmup, origin + window.warmup + window.duration);
         let (mut start, mut end) = (None, None);
         let mut line_at = origin + Duration::from_secs(1);
         while self.done.load(Relaxed) < self.crews {
@@ -133,9 +143,9 @@ struct Sample {
 }
 
 impl Watch {
-    fn new(settings: &Settings) -> Self {
+    fn new(server: Option<&Process>) -> Self {
         let tester = Process::own().ok();
-        Self { server: settings.server.clone(), tester, delivered: 0, costs: Costs::default() }
+        Self { server: server.cloned(), tester, delivered: 0, costs: Costs::default() }
     }
 
     fn resident(&self) -> Option<u64> {

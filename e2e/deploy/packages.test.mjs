@@ -1,0 +1,102 @@
+// What can be held of containers, Kubernetes and the bill of materials without a container engine or a cluster.
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { after, describe, it } from 'node:test'
+import { ours } from '../servers.mjs'
+import { folder, freePort, kit, missing, run, signalingServer } from './processes.mjs'
+
+const turnConfig = path.join(path.dirname(signalingServer), 'turn-config')
+const shipped = file => readFileSync(path.join(kit, file), 'utf8')
+const secret = '0123456789abcdef0123456789abcdef0123456789abcdef'
+
+/** A shipped configuration, with the secrets that it names where this machine has them. */
+function fitted (file) {
+  const at = folder()
+  const secretAt = path.join(at, 'secret')
+  writeFileSync(secretAt, secret)
+  const text = shipped(file)
+  assert.match(text, /"\/run\/secrets\/[\w./]+"/)
+  writeFileSync(path.join(at, 'config.toml'), text.replace(/"\/run\/secrets\/[\w./]+"/g, JSON.stringify(secretAt)))
+  return path.join(at, 'config.toml')
+}
+
+describe('the configurations in the packages', () => {
+  for (const file of ['compose/signaling.toml', 'kubernetes/base/signaling.toml']) {
+    it(`the server accepts ${file}`, async () => {
+      const config = fitted(file)
+      const env = {
+        SIGNALING_ICE_STUN: 'stun:turn.example.com:3478',
+        SIGNALING_ICE_TURN: 'turn:turn.example.com:3478?transport=udp',
+        SIGNALING_ICE_SECRET_FILES: path.join(path.dirname(config), 'secret')
+      }
+      assert.match(await run(signalingServer, ['check-config', '--config', config], { env }), /\S/)
+    })
+  }
+
+  for (const file of ['compose/turn.example.toml', 'kubernetes/overlays/example/turn.toml']) {
+    it(`turn-config accepts ${file}`, { skip: !existsSync(turnConfig) && 'turn-config is not built' }, async () => {
+      await run(turnConfig, ['check', fitted(file)])
+    })
+  }
+
+  it('Caddy is configured in the containers as it is beside them', () => {
+    const same = text => text.replace(/^(#.*\n)+\n/, '').replace(/^\t# .*\n/gm, '')
+    const beside = same(shipped('proxy/Caddyfile')).replace('signal.example.com', '{$SIGNALING_DOMAIN}').replace('127.0.0.1:4444', 'signaling:4444')
+    assert.equal(same(shipped('compose/Caddyfile')), beside)
+  })
+
+  it('secrets are files, and in no environment', () => {
+    const [, services] = /^services:\n([\s\S]*?)^networks:/m.exec(shipped('compose.yaml'))
+    for (const [, key, value] of services.matchAll(/^ {6}([A-Z_]{3,}): (.*)$/gm)) {
+      assert.ok(!/SECRET|PASSWORD|TOKEN|KEY/.test(key) || value.startsWith('/run/secrets/'), key)
+    }
+  })
+})
+
+describe('the health check of the container', () => {
+  const servers = []
+  after(() => Promise.all(servers.map(server => server.kill())))
+  const [, command] = /HEALTHCHECK[\s\S]*?CMD (\[.*\])/.exec(shipped('Dockerfile'))
+  const healthy = port => {
+    const [program, ...parameters] = JSON.parse(command).map(part => part.replace('9464', String(port)))
+    return run(program, parameters).then(() => true, () => false)
+  }
+
+  it('holds while the server answers, and fails when nobody does', async () => {
+    const server = await ours.start()
+    servers.push(server)
+    const port = (await server.line(/metrics on http:\/\/127.0.0.1:(\d+)/))[1]
+    assert.equal(await healthy(port), true)
+    await server.kill()
+    assert.equal(await healthy(await freePort()), false)
+  })
+})
+
+describe('Kubernetes', { skip: missing('kubectl') }, () => {
+  it('the example is built from the base, every image named, with the domain and the job that the rules look for', async () => {
+    const at = path.join(folder(), 'kubernetes')
+    await run('cp', ['-r', path.join(kit, 'kubernetes'), at])
+    const example = path.join(at, 'overlays/example')
+    for (const file of ['token.key', 'turn.secret']) writeFileSync(path.join(example, file), secret)
+    const built = await run('kubectl', ['kustomize', example])
+    const kinds = [...built.matchAll(/^kind: (\w+)$/gm)].map(found => found[1])
+    for (const kind of ['Deployment', 'DaemonSet', 'Ingress', 'NetworkPolicy', 'PersistentVolumeClaim', 'PodDisruptionBudget', 'ServiceMonitor']) {
+      assert.ok(kinds.includes(kind), kind)
+    }
+    assert.doesNotMatch(built, /image: signaling-server$/m)
+    assert.match(built, /targetLabel: job/)
+  })
+})
+
+describe('the bill of materials', () => {
+  it('has what is linked in with its checksum, and nothing that only builds or tests', async () => {
+    const { components, dependencies, metadata } = JSON.parse(await run(process.execPath, [path.join(kit, 'sbom.mjs')]))
+    assert.equal(metadata.component.name, 'signaling-server')
+    const named = new Map(components.map(component => [component.name, component]))
+    for (const name of ['tokio', 'rustls', 'loro']) assert.match(named.get(name).hashes[0].content, /^[\da-f]{64}$/)
+    for (const name of ['proptest', 'tempfile', 'serde_derive', 'rcgen']) assert.ok(!named.has(name), name)
+    for (const { name, licenses } of components) assert.ok(licenses?.[0].expression, name)
+    assert.equal(dependencies.length, components.length + 1)
+  })
+})
