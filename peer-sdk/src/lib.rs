@@ -36,5 +36,5 @@ mod driver;
 pub mod adapter;
 pub mod engine;
 
-pub use error::{PresenceError, StartError};
+pub use error::{Closed, PresenceError, StartError};
 pub use peer::{Event, LinkState, Peer, PeerBuilder, Status};

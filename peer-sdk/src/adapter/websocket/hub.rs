@@ -170,8 +170,12 @@ impl Hub {
         true
     }
 
-    pub(crate) fn leave(&self, room: &RoomId) {
-        self.shared.rooms().remove(room.as_str());
+    /// Takes a room from a driver, if it is still the one that has it.
+    pub(crate) fn leave(&self, room: &RoomId, arrivals: &mpsc::Sender<Arrival>) {
+        let mut rooms = self.shared.rooms();
+        if rooms.get(room.as_str()).is_some_and(|has| has.same_channel(arrivals)) {
+            rooms.remove(room.as_str());
+        }
     }
 }
 
