@@ -119,7 +119,7 @@ impl Driver {
         let _closing = Closing(Arc::clone(&self.shared));
         self.tell(Input::Tick).await;
         loop {
-            let done = match self.turn().await {
+            match self.turn().await {
                 Turn::Arrival(arrival) => self.arrived(arrival).await,
                 Turn::Command(Some(Command::Close(done))) => {
                     self.close().await;
@@ -138,8 +138,7 @@ impl Driver {
                     self.tell(Input::Present(value)).await;
                 }
                 Turn::Time => self.tell(Input::Tick).await,
-            };
-            let () = done;
+            }
             self.look();
         }
     }
