@@ -64,9 +64,10 @@ impl Worker {
     /// Gives the engine what was edited.
     pub(crate) async fn push(&mut self) -> Option<()> {
         let (doc, known) = (self.doc.clone(), self.known.clone());
-        let Some(update) = self.apart(move || difference(&doc, &known)).await? else { return Some(()) };
+        let edited = self.apart(move || Some((difference(&doc, &known)?, doc.oplog_vv()))).await?;
+        let Some((update, version)) = edited else { return Some(()) };
         let (done, answer) = oneshot::channel();
-        self.commands.send(Command::Edited(update, done)).await.ok()?;
+        self.commands.send(Command::Edited(update, version, done)).await.ok()?;
         self.known = answer.await.ok()?;
         Some(())
     }

@@ -31,8 +31,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// What the handle and the document's worker ask.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// The application has edited; the answer is what the engine has now.
-    Edited(Bytes, oneshot::Sender<VersionVector>),
+    /// The application has edited, and its document has this now; the answer is what the engine has.
+    Edited(Bytes, VersionVector, oneshot::Sender<VersionVector>),
     /// What is the news for an application that has this?
     Pull(VersionVector, oneshot::Sender<(Option<Bytes>, VersionVector)>),
     Wake,
@@ -64,6 +64,15 @@ pub(crate) struct Driver {
     restored: Option<oneshot::Receiver<Bytes>>,
     look_at: Option<Instant>,
     presence_changed: bool,
+}
+
+/// Says that the peer is closed, however the driver ends.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.status.send_modify(|status| status.closed = true);
+    }
 }
 
 /// Why the loop takes a turn.
@@ -107,9 +116,10 @@ impl Driver {
 
     /// Runs until it is told to close, or nobody is left who could tell it.
     pub(crate) async fn run(mut self) {
+        let _closing = Closing(Arc::clone(&self.shared));
         self.tell(Input::Tick).await;
         loop {
-            let done = match self.turn().await {
+            match self.turn().await {
                 Turn::Arrival(arrival) => self.arrived(arrival).await,
                 Turn::Command(Some(Command::Close(done))) => {
                     self.close().await;
@@ -128,8 +138,7 @@ impl Driver {
                     self.tell(Input::Present(value)).await;
                 }
                 Turn::Time => self.tell(Input::Tick).await,
-            };
-            let () = done;
+            }
             self.look();
         }
     }
@@ -174,7 +183,8 @@ impl Driver {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Edited(update, done) => {
+            Command::Edited(update, version, done) => {
+                self.delivered = version;
                 self.tell(Input::Edited(update)).await;
                 let _ = done.send(self.engine().version().clone());
             }
@@ -285,6 +295,11 @@ impl Driver {
             return;
         }
         self.look_at = None;
+        self.publish();
+    }
+
+    /// Shows how all of it is doing.
+    pub(crate) fn publish(&mut self) {
         let engine = self.engine();
         let told = engine.status();
         let delivered = self.delivered.includes_vv(&told.version);
@@ -297,6 +312,8 @@ impl Driver {
             unsupported: self.links.unsupported(),
             garbage: told.garbage,
             trouble: self.disk.trouble(),
+            version: told.version,
+            closed: false,
         };
         self.shared.status.send_if_modified(|before| {
             let changed = *before != status;

@@ -17,6 +17,7 @@
 //! - Whoever sends us something is thanked once the disk holds it.
 //! - About every 30 seconds, versions are exchanged again.
 
+mod asking;
 mod backoff;
 mod inflight;
 mod journal;
@@ -24,23 +25,25 @@ mod link;
 mod mesh;
 mod presence;
 mod replica;
+mod showing;
 mod vocabulary;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loro::VersionVector;
 use wire::id::PeerId;
 
+use asking::Ask;
 use backoff::{Backoff, Dice};
 use journal::Journal;
 use link::{Hands, Heard, Link};
 use mesh::Mesh;
-use presence::{Changes, Presence};
+use presence::Presence;
 use replica::{Refused, Replica, counter, exceeds, raise};
 
 pub(crate) use replica::missing;
@@ -59,9 +62,6 @@ const MOST_UNSENT: usize = 4 << 20;
 pub const BEAT: Duration = Duration::from_millis(100);
 /// Reading so many bytes takes well under a millisecond.
 const HEAVY: usize = 64 << 10;
-/// How long to wait for something that was asked for before somebody else is asked.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// One document, and everybody around it.
 #[derive(Debug)]
 pub struct Engine {
@@ -84,13 +84,6 @@ pub struct Engine {
     broken: bool,
     garbage: u64,
     outputs: VecDeque<Output>,
-}
-
-#[derive(Debug)]
-struct Ask {
-    link: LinkId,
-    version: VersionVector,
-    until: Instant,
 }
 
 /// A hub or relay that we dial.
@@ -267,7 +260,8 @@ impl Engine {
                 uplink.dial_at = None;
                 (self.config.uplinks[usize::from(n)].clone(), true)
             }
-            LinkId::Guest(_) => (Bytes::new(), false),
+            // Whom a guest has come to, so that it knows who is gone when the link is.
+            LinkId::Guest(_) => (Bytes::copy_from_slice(self.config.session.as_bytes()), false),
             LinkId::Channel(n) => {
                 let initiator = self.mesh.is_initiator(n);
                 if !self.mesh.opened(n) {
@@ -443,110 +437,6 @@ impl Engine {
             .filter(|id| matches!(id, LinkId::Channel(n) if self.mesh.peer(*n).is_none()))
             .collect();
         gone.into_iter().for_each(|id| self.lost(now, id, Some(Reason::Surplus)));
-    }
-
-    /// Asks for what others have announced: each thing of one at a time.
-    fn ask_around(&mut self, now: Instant) {
-        let ours = self.replica.version();
-        let links = &self.links;
-        for ask in &mut self.asks {
-            if links.get(&ask.link).is_some_and(Link::is_receiving) {
-                ask.until = now + PATIENCE;
-            }
-        }
-        self.asks.retain(|ask| ask.until > now && exceeds(&ask.version, ours));
-        let mut expected = ours.clone();
-        self.asks.iter().for_each(|ask| raise(&mut expected, &ask.version));
-        let is_channel = |id: &LinkId| matches!(id, LinkId::Channel(_));
-        for id in self.links.keys().copied().filter(is_channel).collect::<Vec<_>>() {
-            if !self.links.get(&id).is_some_and(|link| link.is_worth_asking(&expected)) {
-                continue;
-            }
-            let version = self.with_link(now, id, |link, hands| {
-                link.ask(hands);
-                Ok(link.theirs().clone())
-            });
-            if let Some(version) = version {
-                raise(&mut expected, &version);
-                self.asks.push(Ask { link: id, version, until: now + PATIENCE });
-            }
-        }
-    }
-
-    /// The sessions that show themselves.
-    fn present(&self) -> BTreeSet<PeerId> {
-        if self.config.channels == 0 {
-            return BTreeSet::new();
-        }
-        self.presence.sessions().map(PeerId::from).collect()
-    }
-
-    /// Tells a link of all presence, and of ours first, alone: so a hub knows whose it is.
-    fn introduce(&mut self, now: Instant, id: LinkId) {
-        let own = self.presence.own_key();
-        let mut all = self.presence.keys();
-        if self.presence.is_present() {
-            for update in self.presence.updates(&own, id) {
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.tell_presence(&update, &mut self.outputs);
-                }
-            }
-            all.retain(|key| !own.contains(key));
-        }
-        self.presence_at.get_or_insert(now);
-        if let Some(link) = self.links.get_mut(&id) {
-            link.news_of.extend(all);
-        }
-    }
-
-    fn hear_presence(&mut self, now: Instant, id: LinkId, update: &[u8]) {
-        let direct = match id {
-            LinkId::Channel(n) => self.mesh.peer(n).map(|peer| peer.to_string_lossy().into_owned()),
-            LinkId::Uplink(_) | LinkId::Guest(_) => None,
-        };
-        match self.presence.receive(now, id, direct.as_deref(), update) {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => {
-                self.outputs.push_back(Output::Event(Event::Presence));
-                self.spread(now, &changes, BEAT / 2);
-            }
-            Err(presence::Malformed) => {
-                self.garbage += 1;
-                self.with_link(now, id, |link, _| link.bad_presence());
-            }
-        }
-    }
-
-    /// Has every link told of these keys, within this time.
-    fn spread(&mut self, now: Instant, changes: &Changes, within: Duration) {
-        let at = now + self.dice.between(within / 2, within);
-        self.presence_at = Some(self.presence_at.map_or(at, |before| before.min(at)));
-        for link in self.links.values_mut().filter(|link| link.is_present()) {
-            link.news_of.extend(changes.iter().cloned());
-        }
-    }
-
-    fn flush_presence(&mut self, now: Instant) {
-        let (changes, left) = self.presence.keep_time(now);
-        if left {
-            self.outputs.push_back(Output::Event(Event::Presence));
-        }
-        if !changes.is_empty() {
-            self.spread(now, &changes, Duration::ZERO);
-        }
-        if self.presence_at.take_if(|at| *at <= now).is_none() {
-            return;
-        }
-        for (id, link) in &mut self.links {
-            if !link.has_room() {
-                self.presence_at = Some(now + BEAT);
-                continue;
-            }
-            let keys = std::mem::take(&mut link.news_of);
-            for update in self.presence.updates(&keys, *id) {
-                link.tell_presence(&update, &mut self.outputs);
-            }
-        }
     }
 }
 

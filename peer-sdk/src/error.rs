@@ -42,6 +42,11 @@ pub enum StartError {
     RoomTaken,
 }
 
+/// The peer is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the peer is closed")]
+pub struct Closed;
+
 /// Why presence is not shown. What was shown before stays.
 #[derive(Debug, Error)]
 pub enum PresenceError {

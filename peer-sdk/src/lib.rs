@@ -38,5 +38,5 @@ pub mod engine;
 
 #[cfg(feature = "webrtc")]
 pub use adapter::mesh::WebRtc;
-pub use error::{PresenceError, StartError};
+pub use error::{Closed, PresenceError, StartError};
 pub use peer::{Event, LinkState, Peer, PeerBuilder, Status};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use loro::LoroDoc;
+use loro::{LoroDoc, VersionVector};
 use rand::Rng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,12 +17,15 @@ use tokio_util::task::AbortOnDropHandle;
 use wire::id::{PeerId, RoomId};
 
 #[cfg(feature = "websocket")]
-use crate::adapter::websocket::{Hub, WebSocket};
+use crate::adapter::{
+    Arrival,
+    websocket::{Hub, WebSocket},
+};
 use crate::adapter::{Channels, Signaling, Storage, Transport};
 use crate::document::Worker;
 use crate::driver::{Command, Disk, Driver, Links, Shared, Ways};
 use crate::engine::{Config, Engine};
-use crate::error::StartError;
+use crate::error::{Closed, StartError};
 use crate::presence::{Presence, encode};
 pub use status::{Event, LinkState, Status};
 
@@ -173,11 +176,10 @@ impl<P: Serialize + DeserializeOwned> PeerBuilder<P> {
         let engine = Engine::new(Instant::now(), config, &stored)?;
         let (arrive, arrivals) = mpsc::channel(ARRIVALS);
         #[cfg(feature = "websocket")]
-        let hub = self.hub.map(|hub| Serving { room: room.clone(), hub });
-        #[cfg(feature = "websocket")]
-        if hub.as_ref().is_some_and(|serving| !serving.hub.serve(&room, arrive.clone())) {
-            return Err(StartError::RoomTaken);
-        }
+        let hub = match self.hub {
+            Some(hub) if !hub.serve(&room, arrive.clone()) => return Err(StartError::RoomTaken),
+            hub => hub.map(|hub| Serving { room: room.clone(), hub, arrivals: arrive.clone() }),
+        };
 
         let (command, commands) = mpsc::channel(COMMANDS);
         // Marked as changed, so that the driver shows it first of all.
@@ -192,8 +194,10 @@ impl<P: Serialize + DeserializeOwned> PeerBuilder<P> {
         let known = engine.version().clone();
         let links = Links::new(self.ways, &self.room, &PeerId::from(session.as_str()), arrive);
         let disk = Disk::new(self.room, storage);
-        let driver =
+        let mut driver =
             Driver::new(engine, links, disk, doc.clone(), Arc::clone(&shared), arrivals, commands, shown);
+        // So that whoever looks first sees what is dialled.
+        driver.publish();
         let driver = AbortOnDropHandle::new(tokio::spawn(driver.run()));
 
         let edits = Arc::new(Notify::new());
@@ -271,12 +275,13 @@ struct Tasks {
 struct Serving {
     room: RoomId,
     hub: Hub,
+    arrivals: mpsc::Sender<Arrival>,
 }
 
 #[cfg(feature = "websocket")]
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.hub.leave(&self.room);
+        self.hub.leave(&self.room, &self.arrivals);
     }
 }
 
@@ -325,16 +330,39 @@ impl<P> Peer<P> {
         self.shared.status.borrow().clone()
     }
 
-    /// Waits until the status is like this.
-    pub async fn wait_until(&self, mut like_this: impl FnMut(&Status) -> bool) {
+    /// Waits until the status is like this; false if the peer is closed before.
+    pub async fn wait_until(&self, mut like_this: impl FnMut(&Status) -> bool) -> bool {
+        let mut status = self.shared.status.subscribe();
+        let mut so = false;
+        let seen = |status: &Status| {
+            so = like_this(status);
+            so || status.closed
+        };
         // The sender is as long there as we are.
-        let _ = self.shared.status.subscribe().wait_for(|status| like_this(status)).await;
+        let _ = status.wait_for(seen).await;
+        so
     }
 
-    /// Waits until every link that is up has exchanged versions, the document has what they had to say, and no hub or
-    /// relay is just being dialled. One that cannot be reached is not waited for.
+    /// Waits until everything that is committed so far is on the local disk: from then on a crash does not lose it.
+    /// Without storage it is enough that the peer has taken it. A disk that does not keep what it is given is waited
+    /// for; [`Status::trouble`] says why.
+    pub async fn stored(&self) -> Result<(), Closed> {
+        let version = self.committed();
+        let stored = self.wait_until(|status| status.stored && status.version.includes_vv(&version)).await;
+        if stored { Ok(()) } else { Err(Closed) }
+    }
+
+    /// Waits until everything that is committed so far has been taken, every link that is up has exchanged versions and
+    /// lacks nothing, the document has what they had to say, and no hub or relay is just being dialled. One that cannot
+    /// be reached is not waited for, and nothing is once the peer is closed.
     pub async fn caught_up(&self) {
-        self.wait_until(|status| status.caught_up).await;
+        let version = self.committed();
+        self.wait_until(|status| status.caught_up && status.version.includes_vv(&version)).await;
+    }
+
+    fn committed(&self) -> VersionVector {
+        self.doc.commit();
+        self.doc.oplog_vv()
     }
 
     /// What happens from now on. Who does not keep up is told how many it has missed.
@@ -366,10 +394,11 @@ impl<P> Peer<P> {
         if self.command.send(Command::Close(done)).await.is_ok() {
             let _ = closed.await;
         }
-        drop(driver);
+        // Once it has ended, the room is free for another at the hub.
+        let _ = driver.await;
     }
 
-    async fn version(&self) -> Option<loro::VersionVector> {
+    async fn version(&self) -> Option<VersionVector> {
         let (done, answer) = oneshot::channel();
         self.command.send(Command::Pull(self.doc.oplog_vv(), done)).await.ok()?;
         answer.await.ok().map(|(_, version)| version)

@@ -15,9 +15,9 @@
 //! - *Announce*: a `JoinOk` that nobody asked for shows a version and wants nothing. Who lacks something asks.
 
 mod flow;
+mod joining;
 mod reading;
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,13 +26,13 @@ use bytes::Bytes;
 use loro::VersionVector;
 use wire::fragment::{FRAGMENT, FragmentLimits, Reassembly};
 use wire::id::RoomId;
-use wire::sync::{Crdt, JoinError, Message, Permission, Room, RoomErrorCode, Status};
+use wire::sync::{Crdt, Message, Permission, Room, Status};
 
 use super::backoff::Dice;
 use super::inflight::Inflight;
 use super::journal::Journal;
-use super::replica::{Replica, claimed, exceeds};
-use super::vocabulary::{Event, LinkId, LinkStatus, Output, Reason};
+use super::replica::{Replica, exceeds};
+use super::vocabulary::{LinkId, LinkStatus, Output, Reason};
 use flow::{Outgoing, Receipt};
 
 /// Updates are cut so short on data channels, where a long message holds up everything behind it.
@@ -101,8 +101,10 @@ pub(super) struct Link {
     id: LinkId,
     document: Room,
     presence: Room,
-    /// What we show when we join.
+    /// What we show when we join; to a guest, who we are.
     auth: Bytes,
+    /// The session that we have dialled, if it has said so: a relay has none.
+    host: Option<String>,
     /// We are the one who asks.
     asks: bool,
     fragment: usize,
@@ -154,6 +156,7 @@ impl Link {
             document: Room { crdt: Crdt::Loro, id: room.clone() },
             presence: Room { crdt: Crdt::Ephemeral, id: room.clone() },
             auth,
+            host: None,
             asks,
             fragment,
             stage: Stage::Strange,
@@ -191,6 +194,11 @@ impl Link {
 
     fn is_uplink(&self) -> bool {
         matches!(self.id, LinkId::Uplink(_))
+    }
+
+    /// The session that we have dialled, if it is one.
+    pub(super) fn host(&self) -> Option<String> {
+        self.host.clone()
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -234,28 +242,6 @@ impl Link {
         self.is_live() && given && !exceeds(&self.theirs, ours)
     }
 
-    /// Asks: shows our version, wants what is missing.
-    pub(super) fn ask(&mut self, hands: &mut Hands<'_>) {
-        let tries = self.join.map_or(0, |join| join.tries) + 1;
-        self.join = Some(Join { deadline: hands.now + JOIN, tries, mark: self.inflight.mark() });
-        self.joined_at = Some(hands.now);
-        self.exchange_at = None;
-        self.asked = Some(self.theirs.clone());
-        self.ask_from(hands.replica.version().clone(), hands);
-    }
-
-    fn ask_from(&mut self, version: VersionVector, hands: &mut Hands<'_>) {
-        let asking =
-            |version: Vec<u8>| Message::JoinRequest { auth: self.auth.clone(), version: version.into() };
-        // A version of more peers than fit into a frame: who is shown an empty one sends more than we lack.
-        let frame = asking(version.encode())
-            .encode(&self.document)
-            .or_else(|_| asking(vec![0]).encode(&self.document))
-            .expect("credentials are short");
-        self.shown = version;
-        self.send(frame, hands.out);
-    }
-
     /// Announces: shows our version, wants nothing. Nothing is said to whom it tells nothing new.
     pub(super) fn announce(&mut self, hands: &mut Hands<'_>) {
         let ours = hands.replica.version();
@@ -277,121 +263,6 @@ impl Link {
 
     fn owe(&mut self, owe: Owe) {
         self.owe = self.owe.max(owe);
-    }
-
-    /// Shows our version.
-    fn show(&mut self, permission: Permission, hands: &mut Hands<'_>) {
-        let ok = |version: Vec<u8>| {
-            Message::JoinOk { permission, version: version.into(), extra: Bytes::new() }
-                .encode(&self.document)
-        };
-        let version = hands.replica.version();
-        let frame = ok(version.encode()).or_else(|_| ok(vec![0])).expect("a short answer fits into a frame");
-        self.shown = version.clone();
-        self.send(frame, hands.out);
-    }
-
-    /// Exchanges versions as soon as it is polite.
-    fn exchange_soon(&mut self, now: Instant) {
-        let soon = self.joined_at.map_or(now, |last| now.max(last + PACE));
-        if self.asks || self.is_channel() {
-            self.exchange_at = Some(self.exchange_at.map_or(soon, |at| at.min(soon)));
-        }
-    }
-
-    /// Has the other end show its version and bring what we lack: by asking if that is our part, else by suggesting it.
-    fn reconcile(&mut self, hands: &mut Hands<'_>) {
-        if self.asks || self.is_channel() {
-            return self.exchange_soon(hands.now);
-        }
-        if self.suggested_at.is_none_or(|last| hands.now >= last + PACE) {
-            self.suggested_at = Some(hands.now);
-            let message = Cow::Borrowed("join again to exchange what is missing");
-            let message = Message::RoomError { code: RoomErrorCode::RejoinSuggested, message };
-            self.say(&message, &self.document.clone(), hands.out);
-        }
-    }
-
-    fn asked(&mut self, version: &Bytes, hands: &mut Hands<'_>) -> Result<(), Reason> {
-        if self.is_uplink() {
-            return self.strike();
-        }
-        self.enter(claimed(version), hands);
-        if !self.is_channel() {
-            // Guests may never acknowledge anything: what they have not shown is sent again.
-            self.inflight.clear();
-        }
-        self.show(Permission::Write, hands);
-        self.owe(Owe::All);
-        Ok(())
-    }
-
-    /// A version of the other end is known.
-    fn enter(&mut self, theirs: VersionVector, hands: &mut Hands<'_>) {
-        self.theirs = theirs;
-        self.strikes = 0;
-        if self.stage == Stage::Strange {
-            self.stage = Stage::Live;
-            hands.out.push_back(Output::Event(Event::Joined(self.id)));
-        }
-        if self.join.is_none() {
-            let rhythm = hands.dice.between(EXCHANGE.mul_f64(0.8), EXCHANGE.mul_f64(1.2));
-            self.exchange_at = self.asks.then(|| hands.now + rhythm);
-        }
-    }
-
-    fn shown_to_us(
-        &mut self,
-        permission: Permission,
-        version: &Bytes,
-        hands: &mut Hands<'_>,
-    ) -> Result<(), Reason> {
-        let theirs = claimed(version);
-        let Some(join) = self.join.take() else {
-            if !self.is_channel() || !self.is_live() {
-                return self.strike();
-            }
-            self.theirs = theirs;
-            return Ok(());
-        };
-        self.inflight.settle(join.mark, &theirs);
-        self.enter(theirs, hands);
-        self.may_write = permission == Permission::Write;
-        if !self.may_write {
-            hands.out.push_back(Output::Event(Event::ReadOnly(self.id)));
-        }
-        self.owe(Owe::All);
-        if !self.present && self.asks {
-            let message = Message::JoinRequest { auth: self.auth.clone(), version: Bytes::new() };
-            self.say(&message, &self.presence.clone(), hands.out);
-        }
-        Ok(())
-    }
-
-    fn turned_away(&mut self, error: &JoinError, hands: &mut Hands<'_>) -> Result<(), Reason> {
-        match error {
-            JoinError::AuthFailed => Err(Reason::AuthFailed),
-            JoinError::VersionUnknown { .. } if self.join.is_some_and(|join| join.tries <= JOIN_TRIES) => {
-                if let Some(join) = &mut self.join {
-                    join.tries += 1;
-                }
-                self.ask_from(VersionVector::default(), hands);
-                Ok(())
-            }
-            _ => Err(Reason::JoinRefused),
-        }
-    }
-
-    fn room_error(&mut self, code: RoomErrorCode, hands: &mut Hands<'_>) -> Result<(), Reason> {
-        match code {
-            RoomErrorCode::Evicted => return Err(Reason::Evicted),
-            RoomErrorCode::RejoinSuggested => {
-                self.held_until = None;
-                self.exchange_soon(hands.now);
-            }
-            RoomErrorCode::Unknown => {}
-        }
-        Ok(())
     }
 
     /// Something came that makes no sense.

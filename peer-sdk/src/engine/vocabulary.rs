@@ -209,7 +209,7 @@ pub enum Output {
 }
 
 /// Something that an application may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Somebody came, changed or left: [`Engine::online`](super::Engine::online) differs.
     Presence,

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use loro::LoroDoc;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signaling_server::config::{Config, Endpoint, RelayMode};
 use signaling_server::server::Server;
+use signaling_server::signaling::Signaling;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -19,6 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The signaling server in this process, relaying documents and keeping them in memory.
 pub struct Relay {
     pub address: SocketAddr,
+    signaling: Arc<Signaling>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -35,12 +38,13 @@ impl Relay {
         config.relay.mode = RelayMode::Memory;
         let server = Server::bind(config).await.unwrap();
         let address = server.local_addr();
+        let signaling = Arc::clone(server.signaling());
         let (stop, stopped) = oneshot::channel();
         let never = std::future::pending();
         let stopped = async {
             let _ = stopped.await;
         };
-        Self { address, stop: Some(stop), task: tokio::spawn(server.run(never, stopped)) }
+        Self { address, signaling, stop: Some(stop), task: tokio::spawn(server.run(never, stopped)) }
     }
 
     pub fn url(&self) -> String {
@@ -49,6 +53,7 @@ impl Relay {
 
     /// Ends at once, and forgets everything. Where it was, so that another can take its place.
     pub async fn end(mut self) -> SocketAddr {
+        self.signaling.close(Duration::ZERO).await;
         drop(self.stop.take());
         (&mut self.task).await.unwrap();
         self.address
@@ -68,7 +73,9 @@ pub fn notes(doc: &LoroDoc) -> Vec<String> {
 /// Waits until the document has this note.
 pub async fn until_noted(doc: &LoroDoc, note: &str) {
     let (changed, mut changes) = tokio::sync::watch::channel(());
-    let _subscription = doc.subscribe_root(std::sync::Arc::new(move |_| drop(changed.send_replace(()))));
+    let _subscription = doc.subscribe_root(Arc::new(move |_| {
+        changed.send_replace(());
+    }));
     let noted = async {
         while !notes(doc).iter().any(|have| have == note) {
             changes.changed().await.unwrap();

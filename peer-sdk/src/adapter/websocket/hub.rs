@@ -4,6 +4,8 @@
 //! who names it by its own address (`Host`), comes from no web page or from one that is listed (`Origin`), and shows
 //! the token that [`Hub::url`] carries. Everybody else is turned away before the upgrade.
 
+mod gate;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::{HeaderMap, StatusCode, header};
+use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
@@ -32,6 +34,7 @@ use super::live::{Liveness, Verdict, Watched};
 use super::{HANDSHAKE, PATIENCE, settings};
 use crate::adapter::{Arrival, Door, Note, Path, Port};
 use crate::engine::{End, LinkId};
+use gate::Gate;
 
 /// Rooms that one connection may be in.
 const MOST_ROOMS: usize = 16;
@@ -170,8 +173,12 @@ impl Hub {
         true
     }
 
-    pub(crate) fn leave(&self, room: &RoomId) {
-        self.shared.rooms().remove(room.as_str());
+    /// Takes a room from a driver, if it is still the one that has it.
+    pub(crate) fn leave(&self, room: &RoomId, arrivals: &mpsc::Sender<Arrival>) {
+        let mut rooms = self.shared.rooms();
+        if rooms.get(room.as_str()).is_some_and(|has| has.same_channel(arrivals)) {
+            rooms.remove(room.as_str());
+        }
     }
 }
 
@@ -189,59 +196,6 @@ impl Shared {
         // Nothing that is done under this lock leaves it half done.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Who may come in.
-#[derive(Debug)]
-struct Gate {
-    origins: Vec<String>,
-    hosts: Vec<String>,
-    token: Option<String>,
-    guests: usize,
-}
-
-impl Gate {
-    fn new(builder: HubBuilder, local: SocketAddr) -> Self {
-        let mut hosts = builder.hosts;
-        hosts.extend([
-            local.to_string(),
-            format!("localhost:{}", local.port()),
-            format!("127.0.0.1:{}", local.port()),
-        ]);
-        hosts.push(format!("[::1]:{}", local.port()));
-        Self { origins: builder.origins, hosts, token: builder.token, guests: builder.guests }
-    }
-
-    fn admits(&self, request: &Request) -> Result<(), (StatusCode, &'static str)> {
-        let header = |name| text(request.headers(), name);
-        let host = header(header::HOST).unwrap_or_default();
-        if !self.hosts.iter().any(|known| host.eq_ignore_ascii_case(known)) {
-            return Err((StatusCode::FORBIDDEN, "unknown host"));
-        }
-        if request.headers().contains_key(header::ORIGIN) {
-            let origin = header(header::ORIGIN).unwrap_or_default();
-            if !self.origins.iter().any(|known| origin.eq_ignore_ascii_case(known)) {
-                return Err((StatusCode::FORBIDDEN, "unknown origin"));
-            }
-        }
-        let query = request.uri().query().unwrap_or_default();
-        let shown = query.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
-        match &self.token {
-            Some(token) if !same(token.as_bytes(), shown.as_bytes()) => {
-                Err((StatusCode::UNAUTHORIZED, "wrong token"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// Compares in a time that tells nothing but the length.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
