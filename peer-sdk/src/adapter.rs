@@ -13,6 +13,9 @@ pub mod memory;
 pub mod ice;
 
 #[cfg(feature = "webrtc")]
+pub mod mesh;
+
+#[cfg(feature = "webrtc")]
 pub mod signaling;
 
 #[cfg(feature = "sqlite")]
@@ -116,6 +119,20 @@ pub enum Heard {
     },
     /// What comes cannot be decrypted: our password is not theirs.
     WrongPassword,
+    /// How the servers are doing: told once at the beginning, and at each change.
+    Servers(Vec<ServerState>),
+}
+
+/// How a signaling server is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerState {
+    /// Scheme, host and port, and nothing that may be a secret.
+    pub name: String,
+    /// The room is subscribed there.
+    pub up: bool,
+    /// The HTTP status with which it has refused us, if it has. It is not asked again before
+    /// [`Peer::wake`](crate::Peer::wake).
+    pub refused: Option<u16>,
 }
 
 /// What an adapter tells the driver. `epoch` tells one connection of a link from the next.
@@ -139,6 +156,12 @@ pub enum Note {
     Path(Path),
     /// Why it did not come about, or ended.
     Trouble(Arc<str>),
+    /// Nothing comes from the other end, which may be gone. The link is still there.
+    Interrupted,
+    /// After an interruption: the other end is there, and nothing was lost.
+    Resumed,
+    /// These STUN or TURN servers cannot be used here.
+    Unsupported(Vec<String>),
 }
 
 /// Which way a link goes.

@@ -175,8 +175,9 @@ impl Driver {
             let _ = self.shared.events.send(Event::WrongPassword);
             return;
         }
-        if let Some(input) = self.links.arrived(arrival) {
-            self.tell(input).await;
+        match self.links.arrived(arrival) {
+            Some(input) => self.tell(input).await,
+            None => self.look_soon(),
         }
     }
 
@@ -208,6 +209,10 @@ impl Driver {
         while let Some(input) = self.links.broken() {
             self.handle(input).await;
         }
+        self.look_soon();
+    }
+
+    fn look_soon(&mut self) {
         self.look_at.get_or_insert_with(|| Instant::now() + LOOK);
     }
 
@@ -303,6 +308,8 @@ impl Driver {
             stored: told.stored,
             caught_up: settled,
             links: self.links.status(&told),
+            signaling: self.links.signaling(),
+            unsupported: self.links.unsupported(),
             garbage: told.garbage,
             trouble: self.disk.trouble(),
             version: told.version,

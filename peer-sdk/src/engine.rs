@@ -138,6 +138,8 @@ impl Engine {
                 }
             }
             Input::Down { link, end } => self.down(now, link, end),
+            Input::Interrupted { link } => self.presence.interrupted(now, link),
+            Input::Resumed { link } => self.presence.resumed(now, link),
             Input::Stored { ticket, result } => {
                 if !self.journal.answered(now, ticket, result.is_ok()) {
                     self.outputs.push_back(Output::Event(Event::StoreFailed));
@@ -325,7 +327,14 @@ impl Engine {
     }
 
     fn down(&mut self, now: Instant, id: LinkId, end: End) {
-        let reason = (end == End::Refused).then_some(Reason::AuthFailed);
+        let reason = match end {
+            End::Lost => None,
+            End::Refused => Some(Reason::AuthFailed),
+            End::Foreign => Some(Reason::Foreign),
+        };
+        if reason == Some(Reason::Foreign) {
+            self.outputs.push_back(Output::Event(Event::Cut(id, Reason::Foreign)));
+        }
         self.lost(now, id, reason);
     }
 

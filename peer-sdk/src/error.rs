@@ -4,6 +4,8 @@ use thiserror::Error;
 use wire::id::RoomIdTooLong;
 
 use crate::adapter::StorageError;
+#[cfg(feature = "webrtc")]
+use crate::adapter::signaling::UrlError;
 #[cfg(feature = "websocket")]
 use crate::adapter::websocket::BadUrl;
 use crate::engine::Unreadable;
@@ -18,6 +20,10 @@ pub enum StartError {
     #[cfg(feature = "websocket")]
     #[error(transparent)]
     BadUrl(#[from] BadUrl),
+    /// An address of a signaling server, or of a source of ICE servers, cannot be used: correct it.
+    #[cfg(feature = "webrtc")]
+    #[error(transparent)]
+    BadSignaling(#[from] UrlError),
     /// The local disk does not give what it has. A damaged file is untouched; the peer can be started with a fresh one
     /// beside it, and gets from the others what they have.
     #[error(transparent)]

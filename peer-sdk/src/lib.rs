@@ -36,5 +36,7 @@ mod driver;
 pub mod adapter;
 pub mod engine;
 
+#[cfg(feature = "webrtc")]
+pub use adapter::mesh::WebRtc;
 pub use error::{Closed, PresenceError, StartError};
 pub use peer::{Event, LinkState, Peer, PeerBuilder, Status};

@@ -1,6 +1,6 @@
 //! The adapters' tasks: what the engine says of links becomes connections, and what they say becomes its input.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use wire::id::PeerId;
 
-use crate::adapter::{Arrival, Call, Channels, Door, Heard, Note, Path, Signaling, Transport};
+use crate::adapter::{Arrival, Call, Channels, Door, Heard, Note, Path, ServerState, Signaling, Transport};
 use crate::engine::{End, EngineStatus, Input, LinkId, Online, Output};
 use crate::peer::LinkState;
 use crate::presence::{Other, Others};
@@ -23,6 +23,8 @@ const SIGNALS: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Troubles of links that are gone are remembered for so many.
 const MOST_TROUBLES: usize = 256;
+/// STUN and TURN servers that cannot be used are shown up to so many.
+const MOST_UNSUPPORTED: usize = 64;
 
 /// Everything that a peer can connect with.
 #[derive(Default)]
@@ -42,6 +44,10 @@ pub(crate) struct Links {
     /// Links that the engine does not know to be down yet.
     broken: VecDeque<LinkId>,
     troubles: HashMap<LinkId, Arc<str>>,
+    /// Signaling servers, as they were told of last.
+    servers: Vec<ServerState>,
+    /// STUN and TURN servers that cannot be used.
+    unsupported: BTreeSet<String>,
 }
 
 /// One link: a task that makes it, and what is known once it is there.
@@ -82,6 +88,8 @@ impl Links {
             links: HashMap::new(),
             broken: VecDeque::new(),
             troubles: HashMap::new(),
+            servers: Vec::new(),
+            unsupported: BTreeSet::new(),
         }
     }
 
@@ -109,10 +117,7 @@ impl Links {
                 Some(Input::Down { link, end })
             }
             Arrival::Local { channel, data } => Some(Input::Local { channel, data }),
-            Arrival::Note { link, epoch, note } => {
-                self.note(link, epoch, note);
-                None
-            }
+            Arrival::Note { link, epoch, note } => self.note(link, epoch, note),
             Arrival::Heard(heard) => match heard {
                 Heard::Up => Some(Input::SignalingUp),
                 Heard::Announced { from } => Some(Input::Announced { from }),
@@ -120,6 +125,10 @@ impl Links {
                     Some(Input::Signalled { from, kind, token, data: signal })
                 }
                 Heard::WrongPassword => None,
+                Heard::Servers(servers) => {
+                    self.servers = servers;
+                    None
+                }
             },
         }
     }
@@ -129,7 +138,7 @@ impl Links {
         self.links.get_mut(&link).filter(|wired| wired.epoch == epoch)
     }
 
-    fn note(&mut self, link: LinkId, epoch: u64, note: Note) {
+    fn note(&mut self, link: LinkId, epoch: u64, note: Note) -> Option<Input> {
         match note {
             Note::Trouble(why) => self.trouble(link, why),
             Note::RoundTrip(time) => {
@@ -143,7 +152,22 @@ impl Links {
                     wired.path = Some(path);
                 }
             }
+            Note::Interrupted => {
+                self.current(link, epoch)?;
+                self.trouble(link, "nothing comes from the other end");
+                return Some(Input::Interrupted { link });
+            }
+            Note::Resumed => {
+                self.current(link, epoch)?;
+                self.troubles.remove(&link);
+                return Some(Input::Resumed { link });
+            }
+            Note::Unsupported(urls) => {
+                let room = MOST_UNSUPPORTED.saturating_sub(self.unsupported.len());
+                self.unsupported.extend(urls.into_iter().take(room));
+            }
         }
+        None
     }
 
     pub(crate) fn trouble(&mut self, link: LinkId, why: impl Into<Arc<str>>) {
@@ -255,6 +279,16 @@ impl Links {
             }
         });
         missing.map(down).chain(up).collect()
+    }
+
+    /// How the signaling servers are doing.
+    pub(crate) fn signaling(&self) -> Vec<ServerState> {
+        self.servers.clone()
+    }
+
+    /// STUN and TURN servers that cannot be used.
+    pub(crate) fn unsupported(&self) -> Vec<String> {
+        self.unsupported.iter().cloned().collect()
     }
 
     /// Adds the ways to those who are there.

@@ -77,6 +77,8 @@ struct Name {
     /// Not to be called before.
     rests_until: Option<Instant>,
     failures: u32,
+    /// While it rests: it speaks another protocol, and is not answered either.
+    foreign: bool,
 }
 
 impl Mesh {
@@ -138,7 +140,8 @@ impl Mesh {
             self.names.retain(|_, name| now < name.heard + HEARD);
         }
         if self.names.len() < MOST_NAMES {
-            self.names.insert(from.clone(), Name { heard: now, rests_until: None, failures: 0 });
+            self.names
+                .insert(from.clone(), Name { heard: now, rests_until: None, failures: 0, foreign: false });
         }
         true
     }
@@ -165,9 +168,11 @@ impl Mesh {
         }
         let known = self.channels.iter().find(|(_, channel)| channel.peer == *from).map(|(id, _)| *id);
         match (kind, known) {
-            (SignalKind::Offer, Some(id)) if !self.yields(id, token) => {}
+            (SignalKind::Offer, None) if self.is_foreign(now, from) => {}
+            // Of a connection that is there, an offer negotiates it anew.
+            (SignalKind::Offer, Some(id)) if !self.is_open(id) && !self.yields(id, token) => {}
             // Either our offer gives way, or the other end has given up what it began and begins anew.
-            (SignalKind::Offer, Some(id)) if !self.channels[&id].open => {
+            (SignalKind::Offer, Some(id)) if !self.is_open(id) => {
                 self.cut(id, Reason::Glare, out);
                 self.answer(now, from, data, out);
             }
@@ -188,6 +193,14 @@ impl Mesh {
             }
             (_, None) => {}
         }
+    }
+
+    fn is_open(&self, id: u64) -> bool {
+        self.channels.get(&id).is_some_and(|channel| channel.open)
+    }
+
+    fn is_foreign(&self, now: Instant, peer: &PeerId) -> bool {
+        self.rests(now, peer) && self.names.get(peer).is_some_and(|name| name.foreign)
     }
 
     /// Whether an offer with this token counts more than ours.
@@ -238,6 +251,7 @@ impl Mesh {
     pub(super) fn closed(&mut self, now: Instant, id: u64, reason: Option<Reason>, dice: &mut Dice) {
         let Some(channel) = self.channels.remove(&id) else { return };
         if let Some(name) = self.names.get_mut(&channel.peer) {
+            name.foreign = reason == Some(Reason::Foreign);
             let rest = match reason {
                 Some(Reason::Foreign) => Some(FOREIGN),
                 Some(Reason::Glare) => None,
@@ -385,7 +399,12 @@ impl Mesh {
         if !self.names.contains_key(peer) {
             self.names.insert(
                 peer.clone(),
-                Name { heard: now.checked_sub(HEARD).unwrap_or(now), rests_until: None, failures: 0 },
+                Name {
+                    heard: now.checked_sub(HEARD).unwrap_or(now),
+                    rests_until: None,
+                    failures: 0,
+                    foreign: false,
+                },
             );
         }
     }

@@ -220,6 +220,27 @@ impl Presence {
         }
     }
 
+    /// Nothing comes over a link: whom it leads straight to is gone soon, unless it is heard of.
+    pub(super) fn interrupted(&mut self, now: Instant, link: LinkId) {
+        let there = |known: &&mut Known| known.direct == Some(link) && known.entry.value.is_some();
+        self.known.values_mut().filter(there).for_each(|known| known.doomed = Some(now + GRACE));
+        self.due(now + GRACE);
+        if self.ours.is_some() {
+            self.show_soon(now);
+        }
+    }
+
+    /// Something comes again. Who was declared gone meanwhile hears of it, and shows itself.
+    pub(super) fn resumed(&mut self, now: Instant, link: LinkId) {
+        self.known
+            .values_mut()
+            .filter(|known| known.direct == Some(link))
+            .for_each(|known| known.doomed = None);
+        if self.ours.is_some() {
+            self.show_soon(now);
+        }
+    }
+
     /// Does what time alone brings about: the keys that others are to be told of, and whether anybody left.
     pub(super) fn keep_time(&mut self, now: Instant) -> (Changes, bool) {
         let mut changes = Changes::new();

@@ -82,6 +82,16 @@ pub enum Input {
         /// Whether to try again.
         end: End,
     },
+    /// Nothing comes over a link, which is still there: whoever it leads to may be gone.
+    Interrupted {
+        /// Which.
+        link: LinkId,
+    },
+    /// After an interruption: the other end is there.
+    Resumed {
+        /// Which.
+        link: LinkId,
+    },
     /// The answer to [`Output::Append`] and [`Output::Compact`].
     Stored {
         /// Which.
@@ -222,6 +232,8 @@ pub enum End {
     Lost,
     /// The other end does not want us: not before [`Input::Wake`].
     Refused,
+    /// The other end speaks another protocol: not for a long while.
+    Foreign,
 }
 
 /// The disk did not keep what it was given.
