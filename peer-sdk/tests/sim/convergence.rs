@@ -45,6 +45,7 @@ pub(crate) fn assert_converged(world: &mut World) {
     let now = world.now;
     for server in world.servers.iter_mut().filter(|server| server.up) {
         assert_eq!(server.version(now), all, "the server has all");
+        assert_eq!(server.stored(now), all, "the server has stored all");
     }
 }
 
@@ -79,7 +80,9 @@ fn turmoil(seed: u64) {
     let weather = if seed.is_multiple_of(3) { Weather::FOUL } else { Weather::FAIR };
     let mut world = World::seeded(seed, weather);
     let servers = world.network.dice.random_range(0..=2);
-    (0..servers).for_each(|_| drop(world.server()));
+    for _ in 0..servers {
+        world.server();
+    }
     let count = world.network.dice.random_range(2..=5);
     for n in 0..count {
         let mut targets: Vec<_> = (0..servers).map(Target::Server).collect();
@@ -168,7 +171,7 @@ fn an_edit_reaches_the_others_of_a_room_in_well_under_a_second() {
         let ben = world.peer(&[Target::Peer(ana)], 0);
         let eve = world.peer(&[], 8);
         let dan = world.peer(&[Target::Server(server)], 0);
-        [ana, ben, eve, dan].map(|peer| world.start(peer));
+        [ana, ben, eve, dan].into_iter().for_each(|peer| world.start(peer));
         world.run_for(secs(10));
         for (author, note) in [(ben, "from ben"), (eve, "from eve"), (dan, "from dan"), (ana, "from ana")] {
             world.annotate(author, note);

@@ -94,7 +94,7 @@ fn two_hundred_peers_with_eight_channels_each_stay_one_room() {
     for_seeds("two_hundred_peers_with_eight_channels", 1, |seed| {
         let size = 200;
         let mut world = mesh(seed, Weather::FAIR, size, 8);
-        world.run_for(secs(60));
+        world.run_for(secs(30));
         assert_connected(&world, 8);
         for author in 0..5 {
             world.annotate(author * 37 % size, &format!("note {author}"));
@@ -107,7 +107,7 @@ fn two_hundred_peers_with_eight_channels_each_stay_one_room() {
         for peer in (0..size).step_by(10) {
             world.crash(peer);
         }
-        world.run_for(secs(60));
+        world.run_for(secs(30));
         world.annotate(1, "afterwards");
         world.run_for(secs(5));
         let up: Vec<_> = (0..size).filter(|peer| peer % 10 != 0).collect();

@@ -99,7 +99,7 @@ fn who_dies_is_gone_for_the_others_within_seconds_and_who_leaves_at_once() {
         let mut world = World::seeded(seed, Weather::FAIR);
         let server = world.server();
         let [ana, ben, eve] = [8, 8, 0].map(|channels| world.peer(&[Target::Server(server)], channels));
-        [ana, ben, eve].map(|peer| world.start(peer));
+        [ana, ben, eve].into_iter().for_each(|peer| world.start(peer));
         world.run_for(secs(15));
         assert_eq!(world.engine(ana).online(world.now).len(), 2);
         world.crash(ben);
@@ -119,7 +119,7 @@ fn a_wrong_clock_keeps_nobody_from_being_seen_once() {
         let server = world.server();
         let [ana, ben] = [0, 1].map(|_| world.peer(&[Target::Server(server)], 8));
         world.peers[ben].skew = if seed.is_multiple_of(2) { 3_600_000 } else { -3_600_000 };
-        [ana, ben].map(|peer| world.start(peer));
+        [ana, ben].into_iter().for_each(|peer| world.start(peer));
         for _ in 0..3 {
             world.run_for(secs(40));
             assert_eq!(world.engine(ana).online(world.now).len(), 1);

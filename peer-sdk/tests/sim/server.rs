@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use loro::{LoroDoc, VersionVector};
+use loro::VersionVector;
 use signaling_server::room::relay::{
     Author, Generation, Input, Keeping, Limits, Logged, Output, Relay, Seq, Stored, Ticket, WriteError,
     Written,
@@ -220,12 +220,10 @@ impl Server {
         version
     }
 
-    /// What its disk holds, as a document.
-    pub(crate) fn disk(&self) -> LoroDoc {
-        let doc = LoroDoc::new();
-        for logged in self.stored.log.iter().filter(|logged| logged.kind == 0) {
-            doc.import(&logged.payload).unwrap();
-        }
-        doc
+    /// What a server would show that starts with this one's disk.
+    pub(crate) fn stored(&self, now: Instant) -> VersionVector {
+        let mut again = Self::new(self.node);
+        again.stored = self.stored.clone();
+        again.version(now)
     }
 }
