@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
 
     println!("-- the hub is unplugged");
     agent.close().await;
-    drop(hub);
+    hub.close().await;
     ana.wait_until(|status| !status.links[0].up).await;
     ben.wait_until(|status| !status.links[0].up).await;
     for number in 1..=3 {

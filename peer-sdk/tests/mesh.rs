@@ -137,7 +137,8 @@ async fn a_hub_that_is_killed_is_not_missed_and_catches_up_when_it_is_back() {
     annotate(&agent_doc, "through ana");
     until_noted(&ben_doc, "through ana").await;
 
-    drop((agent, hub));
+    hub.close().await;
+    drop(agent);
     within("noticing", ana.wait_until(|status| !status.links[0].up)).await;
     until_online(&ben, 1).await;
     annotate(&ben_doc, "without the hub");
