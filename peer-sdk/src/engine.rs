@@ -388,7 +388,10 @@ impl Engine {
         // What is stored is in these updates, or cannot be read: then it is stored again.
         self.journal = Journal::new(VersionVector::default(), journal::len(updates));
         for id in self.links.keys().copied().collect::<Vec<_>>() {
-            self.cut(now, id, Reason::JoinRefused);
+            self.with_link(now, id, |link, hands| {
+                link.start_over(hands);
+                Ok(())
+            });
         }
     }
 

@@ -115,6 +115,8 @@ pub(super) struct Link {
     shown: VersionVector,
     /// The version of theirs that was there when we last asked: one that lies is asked once.
     asked: Option<VersionVector>,
+    /// Until when what was asked for may take to begin to come.
+    awaited_until: Option<Instant>,
     inflight: Inflight,
     owe: Owe,
     outgoing: Option<Outgoing>,
@@ -124,6 +126,8 @@ pub(super) struct Link {
     exchange_at: Option<Instant>,
     joined_at: Option<Instant>,
     suggested_at: Option<Instant>,
+    /// How often versions were exchanged for what an update builds on, and nothing came of it.
+    fruitless: u32,
     /// Updates are held back until then, for they were refused.
     held_until: Option<Instant>,
     refusals: u32,
@@ -164,6 +168,7 @@ impl Link {
             theirs: VersionVector::default(),
             shown: VersionVector::default(),
             asked: None,
+            awaited_until: None,
             inflight: Inflight::default(),
             owe: Owe::Nothing,
             outgoing: None,
@@ -177,6 +182,7 @@ impl Link {
             },
             joined_at: None,
             suggested_at: None,
+            fruitless: 0,
             held_until: None,
             refusals: 0,
             fragments: Reassembly::new(FragmentLimits::default()),
@@ -225,6 +231,12 @@ impl Link {
         self.fragments.pending() > 0
     }
 
+    /// Bytes of unfinished updates, updates that wait for thanks, and bytes that wait for the network.
+    #[cfg(test)]
+    pub(super) fn weight(&self) -> [usize; 3] {
+        [self.fragments.pending(), self.receipts.len(), self.unsent]
+    }
+
     pub(super) fn status(&self, ours: &VersionVector) -> LinkStatus {
         LinkStatus {
             link: self.id,
@@ -239,7 +251,9 @@ impl Link {
         // Over a data channel who was shown a version and lacks nothing of it is silent.
         let told = self.is_channel() && !exceeds(ours, &self.shown);
         let given = !self.may_write || told || !exceeds(ours, &self.theirs);
-        self.is_live() && given && !exceeds(&self.theirs, ours)
+        // What somebody claims to have, and has not brought although it was asked, is not waited for.
+        let lies = self.awaited_until.is_none() && !self.is_worth_asking(ours);
+        self.is_live() && given && (lies || !exceeds(&self.theirs, ours))
     }
 
     /// Announces: shows our version, wants nothing. Nothing is said to whom it tells nothing new.
@@ -298,6 +312,7 @@ impl Link {
                 _ => {}
             }
         }
+        self.awaited_until.take_if(|until| *until <= hands.now);
         if self.inflight.is_overdue(hands.now) {
             self.reconcile(hands);
         }
@@ -314,9 +329,7 @@ impl Link {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let held = self.held_until.filter(|_| self.owe != Owe::Nothing);
         let join = self.join.map(|join| join.deadline);
-        [join, self.exchange_at, self.inflight.deadline(), self.fragments.deadline(), held]
-            .into_iter()
-            .flatten()
-            .min()
+        let (inflight, fragments) = (self.inflight.deadline(), self.fragments.deadline());
+        [join, self.exchange_at, self.awaited_until, inflight, fragments, held].into_iter().flatten().min()
     }
 }

@@ -352,3 +352,22 @@ impl Known {
         self.doomed.map_or(natural, |at| at.min(natural))
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    impl Presence {
+        /// How many are known, and how many bytes they are.
+        pub(in crate::engine) fn weight(&self) -> (usize, usize) {
+            (self.known.len(), self.bytes)
+        }
+    }
+
+    /// An update in which a session shows so many bytes.
+    pub(in crate::engine) fn shown(session: &str, len: usize) -> Bytes {
+        let entry =
+            Entry { key: session.into(), value: Some("x".repeat(len).into()), stamp: 1_800_000_000_000 };
+        entries::join(std::iter::once(&entry))
+    }
+}

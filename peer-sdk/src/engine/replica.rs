@@ -108,6 +108,11 @@ impl Replica {
         self.pending = 0;
     }
 
+    #[cfg(test)]
+    pub(super) fn is_within_bounds(&self) -> bool {
+        self.pending <= MOST_PENDING
+    }
+
     /// Everything that somebody with this version lacks.
     pub(super) fn since(&mut self, known: &VersionVector) -> Bytes {
         let spans = missing(&self.version, known);

@@ -67,7 +67,10 @@ pub(crate) fn assert_quiet(world: &mut World) {
     let (minutes, links) = (2, world.links() as u64);
     world.run_for(secs(60 * minutes));
     let (updates, frames) = (world.traffic.updates - before.updates, world.traffic.frames - before.frames);
-    assert_eq!(updates, 0, "updates in {minutes} quiet minutes");
+    let all = (0..world.peers.len()).find_map(|peer| Some(world.peers[peer].up.as_ref()?.version())).unwrap();
+    let repeats = world.servers.iter().any(|server| server.waits_for_what_is_lost(&all));
+    let most = if repeats { links * minutes * 3 } else { 0 };
+    assert!(updates <= most, "{updates} updates in {minutes} quiet minutes");
     // Each way over each link: 12 heartbeats of each session, each perhaps in a message of its own and acknowledged;
     // and 5 exchanges of two messages.
     let sessions = world.peers.iter().filter(|peer| peer.up.is_some()).count() as u64;

@@ -220,6 +220,15 @@ impl Server {
         version
     }
 
+    /// Whether it keeps an update whose forerunners are lost, as its author died before they were anywhere else: it
+    /// brings that to whoever joins.
+    pub(crate) fn waits_for_what_is_lost(&self, all: &VersionVector) -> bool {
+        let covers =
+            |update: &[u8]| loro::LoroDoc::decode_import_blob_meta(update, false).unwrap().partial_end_vv;
+        let mut updates = self.stored.log.iter().filter(|logged| logged.kind == 0);
+        updates.any(|logged| !all.includes_vv(&covers(&logged.payload)))
+    }
+
     /// What a server would show that starts with this one's disk.
     pub(crate) fn stored(&self, now: Instant) -> VersionVector {
         let mut again = Self::new(self.node);

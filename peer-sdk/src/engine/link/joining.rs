@@ -19,6 +19,7 @@ impl Link {
         self.joined_at = Some(hands.now);
         self.exchange_at = None;
         self.asked = Some(self.theirs.clone());
+        self.awaited_until = Some(hands.now + JOIN);
         self.ask_from(hands.replica.version().clone(), hands);
     }
 
@@ -48,7 +49,8 @@ impl Link {
 
     /// Exchanges versions as soon as it is polite.
     pub(super) fn exchange_soon(&mut self, now: Instant) {
-        let soon = self.joined_at.map_or(now, |last| now.max(last + PACE));
+        let pace = PACE.saturating_mul(1 << self.fruitless.min(5)).min(EXCHANGE);
+        let soon = self.joined_at.map_or(now, |last| now.max(last + pace));
         if self.asks || self.is_channel() {
             self.exchange_at = Some(self.exchange_at.map_or(soon, |at| at.min(soon)));
         }
@@ -59,11 +61,21 @@ impl Link {
         if self.asks || self.is_channel() {
             return self.exchange_soon(hands.now);
         }
-        if self.suggested_at.is_none_or(|last| hands.now >= last + PACE) {
+        let pace = PACE.saturating_mul(1 << self.fruitless.min(5)).min(EXCHANGE);
+        if self.suggested_at.is_none_or(|last| hands.now >= last + pace) {
             self.suggested_at = Some(hands.now);
             let message = Cow::Borrowed("join again to exchange what is missing");
             let message = Message::RoomError { code: RoomErrorCode::RejoinSuggested, message };
             self.say(&message, &self.document.clone(), hands.out);
+        }
+    }
+
+    /// The document was made anew: what was shown and promised may not be there any more.
+    pub(in crate::engine) fn start_over(&mut self, hands: &mut Hands<'_>) {
+        self.receipts.clear();
+        self.shown = VersionVector::default();
+        if self.is_live() {
+            self.reconcile(hands);
         }
     }
 
@@ -110,6 +122,8 @@ impl Link {
             return Ok(());
         };
         self.inflight.settle(join.mark, &theirs);
+        // It brings what it shows without being asked again.
+        self.asked = Some(theirs.clone());
         self.enter(theirs, hands);
         self.may_write = permission == Permission::Write;
         if !self.may_write {

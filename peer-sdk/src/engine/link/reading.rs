@@ -5,7 +5,7 @@ use wire::fragment::FragmentError;
 use wire::id::BatchId;
 use wire::sync::{Frame, FrameError, JoinError, Message, Permission, Remedy, Room, Status};
 
-use super::{Hands, Heard, Link, Stage};
+use super::{Hands, Heard, JOIN, Link, Stage};
 use crate::engine::replica::{Refused, raise};
 use crate::engine::vocabulary::Reason;
 
@@ -106,6 +106,7 @@ impl Link {
             }
             Message::Fragment(fragment) => {
                 let batch = fragment.batch;
+                self.awaited_until = self.awaited_until.map(|_| hands.now + JOIN);
                 match self.fragments.fragment(hands.now, &self.document, fragment, frame) {
                     Ok(None) => Ok(()),
                     Ok(Some(whole)) => self.take(batch, [whole.update].into_iter(), hands, heard),
@@ -144,11 +145,15 @@ impl Link {
         hands: &mut Hands<'_>,
         heard: &mut Heard,
     ) -> Result<(), Reason> {
+        self.awaited_until = self.awaited_until.map(|_| hands.now + JOIN);
         let mut pending = false;
         for update in updates {
             match hands.replica.import(&update) {
                 Ok(imported) => {
-                    raise(&mut self.theirs, &imported.covers);
+                    // What waits for something may wait for what is lost: nobody holds that.
+                    if !imported.pending {
+                        raise(&mut self.theirs, &imported.covers);
+                    }
                     heard.news |= imported.news;
                     pending |= imported.pending;
                 }
@@ -159,9 +164,13 @@ impl Link {
                 Err(Refused::Broken) => return Err(Reason::Hostile),
             }
         }
+        if heard.news {
+            self.fruitless = 0;
+        }
         if pending {
-            // What it builds on has not come: the other end has it, or knows who has.
+            // What it builds on has not come: the other end has it, or knows who has, or it is lost for good.
             self.reconcile(hands);
+            self.fruitless = self.fruitless.saturating_add(1);
         }
         self.owe_thanks(batch, hands.replica.version().clone())
     }
