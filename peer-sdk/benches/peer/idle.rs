@@ -14,12 +14,15 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn measure(peers: u64, seconds: u64) -> Value {
     let server = TestServer::start().await;
-    let before = resident();
+    let ways = rtc(&[]);
     let mut room: Vec<Peer> = Vec::new();
     for _ in 0..peers {
-        let builder = Peer::builder("bench").webrtc(rtc(&[server.url()])).presence(());
-        room.push(builder.start().await.unwrap());
+        room.push(Peer::builder("bench").webrtc(ways.clone()).presence(()).start().await.unwrap());
     }
+    tokio::time::sleep(SETTLE / 5).await;
+    // The connections are what is measured, so the peers are there already.
+    let before = resident();
+    ways.set_servers([server.url()]).unwrap();
     tokio::time::sleep(SETTLE).await;
     let ends = || room.iter().map(|peer| channels(&peer.status())).sum::<usize>();
     let ends_before = ends();
