@@ -78,7 +78,7 @@ async fn two_peers_find_each_other_and_edits_flow_both_ways() {
     let session = &ana.presence().online()[0].sessions[0];
     assert_eq!(session.path, Path::Direct);
     assert!(session.round_trip.is_some_and(|time| time < Duration::from_secs(1)), "{session:?}");
-    assert!(ana.status().signaling[0].up);
+    assert!(ana.status().signaling.first().is_some_and(|server| server.up));
     ana.close().await;
     ben.close().await;
 }
@@ -166,7 +166,8 @@ async fn without_the_signaling_server_edits_flow_and_with_it_again_others_join()
     until_online(&ana, 1).await;
     let address = server.address;
     server.stop().await;
-    within("noticing", ana.wait_until(|status| !status.signaling[0].up)).await;
+    within("noticing", ana.wait_until(|status| status.signaling.first().is_some_and(|server| !server.up)))
+        .await;
     annotate(&ana_doc, "in the dark");
     until_noted(&ben_doc, "in the dark").await;
     let server = TestServer::with(|config| config.server.listen = address).await;
@@ -190,7 +191,7 @@ async fn of_several_servers_one_that_is_dead_does_not_matter_and_the_list_change
     assert!(ways.set_servers(["http://wrong"]).is_err());
     ways.set_servers([dead.to_owned(), server.url()]).unwrap();
     until_online(&ana, 1).await;
-    assert_eq!(ana.status().signaling.len(), 2);
+    within("both servers", ana.wait_until(|status| status.signaling.len() == 2)).await;
     ways.set_servers([dead]).unwrap();
     within("the change", ana.wait_until(|status| status.signaling.len() == 1)).await;
     annotate(ben.document(), "still here");
