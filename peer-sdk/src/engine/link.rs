@@ -106,6 +106,8 @@ pub(super) struct Link {
     /// We are the one who asks.
     asks: bool,
     fragment: usize,
+    /// Each update holds the changes of one author alone.
+    by_author: bool,
     stage: Stage,
     may_write: bool,
     theirs: VersionVector,
@@ -160,6 +162,7 @@ impl Link {
             auth,
             asks,
             fragment,
+            by_author: false,
             stage: Stage::Strange,
             may_write: true,
             theirs: VersionVector::default(),
@@ -189,6 +192,10 @@ impl Link {
             present: false,
             news_of: BTreeSet::new(),
         }
+    }
+
+    pub(super) fn by_author(self, by_author: bool) -> Self {
+        Self { by_author, ..self }
     }
 
     fn is_channel(&self) -> bool {
