@@ -260,7 +260,8 @@ impl Engine {
                 uplink.dial_at = None;
                 (self.config.uplinks[usize::from(n)].clone(), true)
             }
-            LinkId::Guest(_) => (Bytes::new(), false),
+            // Whom a guest has come to, so that it knows who is gone when the link is.
+            LinkId::Guest(_) => (Bytes::copy_from_slice(self.config.session.as_bytes()), false),
             LinkId::Channel(n) => {
                 let initiator = self.mesh.is_initiator(n);
                 if !self.mesh.opened(n) {

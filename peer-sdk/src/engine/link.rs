@@ -101,8 +101,10 @@ pub(super) struct Link {
     id: LinkId,
     document: Room,
     presence: Room,
-    /// What we show when we join.
+    /// What we show when we join; to a guest, who we are.
     auth: Bytes,
+    /// The session that we have dialled, if it has said so: a relay has none.
+    host: Option<String>,
     /// We are the one who asks.
     asks: bool,
     fragment: usize,
@@ -160,6 +162,7 @@ impl Link {
             document: Room { crdt: Crdt::Loro, id: room.clone() },
             presence: Room { crdt: Crdt::Ephemeral, id: room.clone() },
             auth,
+            host: None,
             asks,
             fragment,
             by_author: false,
@@ -204,6 +207,11 @@ impl Link {
 
     fn is_uplink(&self) -> bool {
         matches!(self.id, LinkId::Uplink(_))
+    }
+
+    /// The session that we have dialled, if it is one.
+    pub(super) fn host(&self) -> Option<String> {
+        self.host.clone()
     }
 
     pub(super) fn is_live(&self) -> bool {

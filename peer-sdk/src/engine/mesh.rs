@@ -40,6 +40,8 @@ const CALL: Duration = Duration::from_secs(1);
 const SLOWEST_CALL: Duration = Duration::from_secs(30);
 /// How often otherwise, for each ten in the room: so that two halves that grew apart hear of each other.
 const REMINDER: Duration = Duration::from_secs(30);
+/// Within this time those of a large room look at a newcomer.
+const SPREAD: Duration = Duration::from_millis(300);
 /// Names that are remembered at most.
 const MOST_NAMES: usize = 4096;
 
@@ -148,8 +150,9 @@ impl Mesh {
 
     pub(super) fn announced(&mut self, now: Instant, from: &PeerId, dice: &mut Dice) {
         if self.heard(now, from) {
-            // Not all at once: the newcomer has room for some of us only.
-            let soon = now + dice.between(Duration::ZERO, Duration::from_millis(300));
+            // Not all at once, if there are many: the newcomer has room for some of us only.
+            let spread = if self.names.len() > self.most { SPREAD } else { Duration::ZERO };
+            let soon = now + dice.between(Duration::ZERO, spread);
             self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
         }
     }

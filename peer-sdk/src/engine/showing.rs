@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use wire::id::PeerId;
 
+use super::link::Link;
 use super::presence::{Changes, Malformed};
 use super::vocabulary::{Event, LinkId, Output};
 use super::{BEAT, Engine};
@@ -39,7 +40,8 @@ impl Engine {
     pub(super) fn hear_presence(&mut self, now: Instant, id: LinkId, update: &[u8]) {
         let direct = match id {
             LinkId::Channel(n) => self.mesh.peer(n).map(|peer| peer.to_string_lossy().into_owned()),
-            LinkId::Uplink(_) | LinkId::Guest(_) => None,
+            LinkId::Uplink(_) => self.links.get(&id).and_then(Link::host),
+            LinkId::Guest(_) => None,
         };
         match self.presence.receive(now, id, direct.as_deref(), update) {
             Ok(changes) if changes.is_empty() => {}

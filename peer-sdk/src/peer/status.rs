@@ -14,7 +14,7 @@ use crate::engine::{LinkId, Reason};
 pub struct Status {
     /// Everything that is known here is on the local disk, if there is storage.
     pub stored: bool,
-    /// See [`Peer::caught_up`].
+    /// See [`Peer::caught_up`](super::Peer::caught_up).
     pub caught_up: bool,
     /// Every hub and relay that is dialled, and every other link that is up.
     pub links: Vec<LinkState>,
@@ -77,7 +77,7 @@ pub enum Event {
     Presence,
     /// Versions have been exchanged over a link, for the first time since it came up.
     Joined(LinkId),
-    /// A link was ended from here. [`Reason::is_final`] says that it is not tried again before [`Peer::wake`].
+    /// A link was ended from here. [`Reason::is_final`] says that it is not tried again before [`Peer::wake`](super::Peer::wake).
     Ended(LinkId, Reason),
     /// The other end lets us read only: it is sent nothing.
     ReadOnly(LinkId),

@@ -105,6 +105,7 @@ impl HubBuilder {
             minted: AtomicU64::new(0),
             guests: AtomicUsize::new(0),
             stop: stop.clone(),
+            closed: CancellationToken::new(),
         });
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Hub { shared, local, _stop: Arc::new(stop.drop_guard()) })
@@ -162,6 +163,13 @@ impl Hub {
         self.shared.guests.load(Ordering::Relaxed)
     }
 
+    /// Stops listening and ends all connections, for every clone. When this returns, the port is free. Peers that serve
+    /// their rooms here go on without.
+    pub async fn close(&self) {
+        self.shared.stop.cancel();
+        self.shared.closed.cancelled().await;
+    }
+
     /// Hands those who join this room to a driver, until it is gone. False if another peer has the room.
     pub(crate) fn serve(&self, room: &RoomId, arrivals: mpsc::Sender<Arrival>) -> bool {
         let mut rooms = self.shared.rooms();
@@ -189,6 +197,8 @@ struct Shared {
     minted: AtomicU64,
     guests: AtomicUsize,
     stop: CancellationToken,
+    /// The port is free again.
+    closed: CancellationToken,
 }
 
 impl Shared {
@@ -199,6 +209,9 @@ impl Shared {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let _closed = shared.closed.clone().drop_guard();
+    // Dropped before the guard.
+    let listener = listener;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -11,6 +11,8 @@ use crate::engine::vocabulary::Reason;
 
 /// The most updates in one frame. More are refused, since each costs more than its bytes.
 const MOST_UPDATES: usize = 4096;
+/// The longest name of a session that a hub may give as its own.
+const MAX_NAME: usize = 256;
 
 impl Link {
     /// Takes a frame. An error ends the link.
@@ -192,16 +194,15 @@ impl Link {
         match message {
             Message::JoinRequest { .. } if self.is_uplink() => return self.strike(),
             Message::JoinRequest { .. } => {
-                let ok = Message::JoinOk {
-                    permission: Permission::Write,
-                    version: Bytes::new(),
-                    extra: Bytes::new(),
-                };
+                let extra = if self.is_channel() { Bytes::new() } else { self.auth.clone() };
+                let ok = Message::JoinOk { permission: Permission::Write, version: Bytes::new(), extra };
                 self.say(&ok, &self.presence.clone(), hands.out);
                 self.present = true;
                 heard.wants_presence = true;
             }
-            Message::JoinOk { .. } if self.asks => {
+            Message::JoinOk { extra, .. } if self.asks => {
+                let named = (1..=MAX_NAME).contains(&extra.len()) && self.is_uplink();
+                self.host = std::str::from_utf8(&extra).ok().filter(|_| named).map(str::to_owned);
                 self.present = true;
                 heard.wants_presence = true;
             }
