@@ -46,6 +46,11 @@ pub trait Transport: Send + Sync + 'static {
     /// Connects, [opens](Door::open) the door, and carries messages until the connection has ended. Dropping the
     /// future ends it at once.
     fn run(&self, door: Door) -> BoxFuture<'static, End>;
+
+    /// Whether each update has to hold the changes of one author alone, because the other end files them by author.
+    fn by_author(&self) -> bool {
+        false
+    }
 }
 
 /// Makes connections to remote peers, each with one data channel.
@@ -156,6 +161,8 @@ pub enum Note {
     Path(Path),
     /// Why it did not come about, or ended.
     Trouble(Arc<str>),
+    /// What comes cannot be decrypted: our key is not theirs, or it was damaged.
+    WrongKey,
     /// Nothing comes from the other end, which may be gone. The link is still there.
     Interrupted,
     /// After an interruption: the other end is there, and nothing was lost.

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
-use crate::adapter::{Arrival, Heard};
+use crate::adapter::{Arrival, Heard, Note};
 use crate::document::difference;
 use crate::engine::{Engine, Event as Told, Input, LinkId, Output};
 use crate::peer::{Event, Status};
@@ -174,6 +174,9 @@ impl Driver {
         if let Arrival::Heard(Heard::WrongPassword) = arrival {
             let _ = self.shared.events.send(Event::WrongPassword);
             return;
+        }
+        if let Arrival::Note { link, note: Note::WrongKey, .. } = &arrival {
+            let _ = self.shared.events.send(Event::WrongKey(*link));
         }
         match self.links.arrived(arrival) {
             Some(input) => self.tell(input).await,

@@ -270,7 +270,9 @@ impl Engine {
                 (Bytes::new(), initiator)
             }
         };
-        self.links.insert(id, Link::new(now, id, &self.config.room, auth, asks, frame));
+        let by_author = matches!(id, LinkId::Uplink(n) if self.config.by_author.contains(&n));
+        let link = Link::new(now, id, &self.config.room, auth, asks, frame).by_author(by_author);
+        self.links.insert(id, link);
     }
 
     fn frame(&mut self, now: Instant, id: LinkId, frame: &Bytes) {

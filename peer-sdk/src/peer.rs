@@ -19,7 +19,7 @@ use wire::id::{PeerId, RoomId};
 #[cfg(feature = "websocket")]
 use crate::adapter::{
     Arrival,
-    websocket::{Hub, WebSocket},
+    websocket::{Hub, Key, WebSocket},
 };
 use crate::adapter::{Channels, Signaling, Storage, Transport};
 use crate::document::Worker;
@@ -88,6 +88,21 @@ impl<P> PeerBuilder<P> {
     pub fn websocket_with(mut self, url: &str, auth: impl Into<Bytes>) -> Self {
         match WebSocket::new(url) {
             Ok(socket) => self.transport(socket, auth),
+            Err(error) => {
+                self.refused = Some(error.into());
+                self
+            }
+        }
+    }
+
+    /// As [`websocket`](Self::websocket), for a relay that nobody has to trust: the document is encrypted with this key
+    /// (`%ELO`, as the published `EloAdaptor` has it), and presence does not go this way. Everybody who is to read the
+    /// document has the same key; what cannot be decrypted is told with [`Event::WrongKey`].
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn websocket_sealed(mut self, url: &str, key: &Key) -> Self {
+        match WebSocket::new(url) {
+            Ok(socket) => self.transport(socket.sealed(key.clone()), Bytes::new()),
             Err(error) => {
                 self.refused = Some(error.into());
                 self
@@ -165,12 +180,15 @@ impl<P: Serialize + DeserializeOwned> PeerBuilder<P> {
         let shows = self.presence.map(|shows| encode(&user, &shows)).transpose()?;
         let (storage, stored) = load(self.storage, &self.room, &doc).await?;
 
+        let transports = (0..).zip(&self.ways.transports);
+        let by_author = transports.filter(|(_, way)| way.by_author()).map(|(n, _)| n).collect();
         let config = Config {
             room: room.clone(),
             session: PeerId::from(session.as_str()),
             seed: rand::rng().random(),
             wall: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64),
             uplinks: self.auths,
+            by_author,
             channels: if self.ways.channels.is_some() { self.channels } else { 0 },
         };
         let engine = Engine::new(Instant::now(), config, &stored)?;

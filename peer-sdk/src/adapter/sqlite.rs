@@ -89,6 +89,11 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
+    let application: i64 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if application == APPLICATION {
+        // Nothing is written before it has been read: it may turn out to be damaged.
+        return Ok(db);
+    }
     let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     tx.execute_batch(&format!(
         "CREATE TABLE IF NOT EXISTS updates (

@@ -5,9 +5,10 @@
 
 mod hub;
 mod live;
+mod sealed;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -26,6 +27,8 @@ use super::{Door, Note, Path, Port, Transport};
 use crate::engine::End;
 pub use hub::{Hub, HubBuilder, HubError};
 use live::{Liveness, Socket, Watched};
+use sealed::Sealing;
+pub use sealed::{BadKey, Key};
 
 /// How long connecting, TLS and the upgrade may take, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -39,6 +42,7 @@ pub struct WebSocket {
     host: String,
     port: u16,
     secure: bool,
+    key: Option<Key>,
 }
 
 /// A URL that cannot be dialled.
@@ -65,7 +69,15 @@ impl WebSocket {
         let host = uri.host().ok_or_else(|| bad("the host is missing"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        Ok(Self { host, port, secure, url: uri })
+        Ok(Self { host, port, secure, url: uri, key: None })
+    }
+
+    /// Encrypts the document with this key, so that the relay cannot read it (`%ELO`). Everybody who is to read it
+    /// dials with the same key. Presence does not go this way, for it could be read.
+    #[must_use]
+    pub fn sealed(mut self, key: Key) -> Self {
+        self.key = Some(key);
+        self
     }
 
     async fn dial(&self) -> Result<WebSocketStream<Watched>, Failed> {
@@ -147,54 +159,105 @@ impl Transport for WebSocket {
             };
             let port = door.open(MAX_FRAME).await;
             door.note(Note::Path(Path::Hub)).await;
-            carry(socket, port, door).await
+            let sealing = this.key.map(Sealing::new);
+            Connection { socket, port, door, sealing }.carry().await
         })
+    }
+
+    fn by_author(&self) -> bool {
+        self.key.is_some()
     }
 }
 
-/// Carries messages until either end has enough.
-async fn carry(mut socket: WebSocketStream<Watched>, mut port: Port, door: Door) -> End {
-    let mut liveness = Liveness::new(&socket);
-    loop {
-        tokio::select! {
-            message = port.next() => {
-                let Some(frame) = message else {
-                    let _ = timeout(PATIENCE, socket.close(None)).await;
-                    return End::Lost;
-                };
-                let len = frame.len();
-                if timeout(PATIENCE * 5, socket.send(Message::Binary(frame))).await.is_err() {
-                    return End::Lost;
-                }
-                liveness.sent(len);
-                port.sent(len).await;
+/// A connection that is there.
+struct Connection {
+    socket: WebSocketStream<Watched>,
+    port: Port,
+    door: Door,
+    sealing: Option<Sealing>,
+}
+
+impl Connection {
+    /// Carries messages until either end has enough.
+    async fn carry(mut self) -> End {
+        let mut liveness = Liveness::new(&self.socket);
+        loop {
+            let carried = tokio::select! {
+                message = self.port.next() => match message {
+                    Some(frame) => self.send(&frame, &mut liveness).await,
+                    None => {
+                        let _ = timeout(PATIENCE, self.socket.close(None)).await;
+                        Err(End::Lost)
+                    }
+                },
+                message = self.socket.next() => match message {
+                    Some(Ok(message)) => self.receive(message, &liveness).await,
+                    Some(Err(_)) | None => Err(End::Lost),
+                },
+                () = liveness.due() => match liveness.tick() {
+                    live::Verdict::Alive => Ok(()),
+                    live::Verdict::Ping(payload) => self.say(Message::Ping(Bytes::copy_from_slice(&payload))).await,
+                    live::Verdict::Dead => Err(End::Lost),
+                },
+            };
+            if let Err(end) = carried {
+                return end;
             }
-            message = socket.next() => match message {
-                Some(Ok(Message::Binary(frame))) => port.received(frame).await,
-                Some(Ok(Message::Text(text))) if text.as_str() == "ping" => {
-                    if socket.send(Message::text("pong")).await.is_err() {
-                        return End::Lost;
-                    }
-                }
-                Some(Ok(Message::Pong(payload))) => {
-                    if let Some(time) = liveness.pong(&payload) {
-                        door.note(Note::RoundTrip(time)).await;
-                    }
-                }
-                Some(Ok(Message::Close(close))) => return ended(&close, &door).await,
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return End::Lost,
-            },
-            () = liveness.due() => match liveness.tick() {
-                live::Verdict::Alive => {}
-                live::Verdict::Ping(payload) => {
-                    if socket.send(Message::Ping(Bytes::copy_from_slice(&payload))).await.is_err() {
-                        return End::Lost;
-                    }
-                }
-                live::Verdict::Dead => return End::Lost,
-            },
         }
+    }
+
+    async fn say(&mut self, message: Message) -> Result<(), End> {
+        match timeout(PATIENCE * 5, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(End::Lost),
+        }
+    }
+
+    /// Sends something that the engine says.
+    async fn send(&mut self, frame: &Bytes, liveness: &mut Liveness) -> Result<(), End> {
+        let frames = match &mut self.sealing {
+            Some(sealing) => sealing.outgoing(Instant::now(), frame),
+            None => vec![frame.clone()],
+        };
+        for frame in frames {
+            let len = frame.len();
+            self.say(Message::Binary(frame)).await?;
+            liveness.sent(len);
+        }
+        self.port.sent(frame.len()).await;
+        Ok(())
+    }
+
+    async fn receive(&mut self, message: Message, liveness: &Liveness) -> Result<(), End> {
+        match message {
+            Message::Binary(frame) => self.hear(frame).await,
+            Message::Text(text) if text.as_str() == "ping" => self.say(Message::text("pong")).await,
+            Message::Pong(payload) => {
+                if let Some(time) = liveness.pong(&payload) {
+                    self.door.note(Note::RoundTrip(time)).await;
+                }
+                Ok(())
+            }
+            Message::Close(close) => Err(ended(&close, &self.door).await),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the engine what the other end says.
+    async fn hear(&mut self, frame: Bytes) -> Result<(), End> {
+        let Some(sealing) = &mut self.sealing else {
+            self.port.received(frame).await;
+            return Ok(());
+        };
+        let frames = sealing.incoming(Instant::now(), &frame).map_err(|_| End::Lost)?;
+        let wrong = sealing.has_wrong_key();
+        for frame in frames {
+            self.port.received(frame).await;
+        }
+        if wrong {
+            self.door.note(Note::WrongKey).await;
+        }
+        Ok(())
     }
 }
 

@@ -141,6 +141,7 @@ impl Links {
     fn note(&mut self, link: LinkId, epoch: u64, note: Note) -> Option<Input> {
         match note {
             Note::Trouble(why) => self.trouble(link, why),
+            Note::WrongKey => self.trouble(link, "what comes cannot be decrypted with our key"),
             Note::RoundTrip(time) => {
                 if let Some(wired) = self.current(link, epoch) {
                     wired.round_trip = Some(time);

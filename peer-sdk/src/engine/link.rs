@@ -108,6 +108,8 @@ pub(super) struct Link {
     /// We are the one who asks.
     asks: bool,
     fragment: usize,
+    /// Each update holds the changes of one author alone.
+    by_author: bool,
     stage: Stage,
     may_write: bool,
     theirs: VersionVector,
@@ -163,6 +165,7 @@ impl Link {
             host: None,
             asks,
             fragment,
+            by_author: false,
             stage: Stage::Strange,
             may_write: true,
             theirs: VersionVector::default(),
@@ -192,6 +195,10 @@ impl Link {
             present: false,
             news_of: BTreeSet::new(),
         }
+    }
+
+    pub(super) fn by_author(self, by_author: bool) -> Self {
+        Self { by_author, ..self }
     }
 
     fn is_channel(&self) -> bool {

@@ -54,6 +54,7 @@ impl Bench {
             seed: 1,
             wall: 1_800_000_000_000,
             uplinks: vec![Bytes::new()],
+            by_author: Vec::new(),
             channels: 8,
         };
         let engine = Engine::new(now, config, &[]).unwrap();

@@ -42,6 +42,9 @@ pub struct Config {
     pub wall: u64,
     /// What to show to each hub or relay when joining; its length is how many there are.
     pub uplinks: Vec<Bytes>,
+    /// Those of them, by their places, that file updates by author: each update that is sent there holds the changes of
+    /// one author alone.
+    pub by_author: Vec<u16>,
     /// Most data channels at once; 0 is none at all, and then signaling is ignored.
     pub channels: usize,
 }

@@ -85,6 +85,9 @@ pub enum Event {
     Refused(LinkId, Refusal),
     /// What comes from signaling cannot be decrypted: the others have another password.
     WrongPassword,
+    /// Something that comes over this link cannot be decrypted: it was encrypted with another key, or damaged. Said once
+    /// in a while for each; the rest goes on.
+    WrongKey(LinkId),
     /// The local disk did not keep what it was given, for this reason. It is tried again until it does.
     StoreFailed(String),
     /// An update broke the peer's copy of the document; it is made anew from the application's.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +34,25 @@ impl Relay {
 
     pub async fn at(address: SocketAddr) -> Self {
         let mut config = Config::default();
+        config.relay.mode = RelayMode::Memory;
+        Self::with(config, address).await
+    }
+
+    /// One that keeps documents in this directory.
+    pub async fn on_disk(dir: &Path) -> Self {
+        Self::on_disk_at(dir, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub async fn on_disk_at(dir: &Path, address: SocketAddr) -> Self {
+        let mut config = Config::default();
+        config.relay.mode = RelayMode::Disk;
+        config.relay.data_dir = Some(dir.to_owned());
+        Self::with(config, address).await
+    }
+
+    async fn with(mut config: Config, address: SocketAddr) -> Self {
         config.server.listen = address;
         config.metrics.listen = Endpoint::At(SocketAddr::from(([127, 0, 0, 1], 0)));
-        config.relay.mode = RelayMode::Memory;
         let server = Server::bind(config).await.unwrap();
         let address = server.local_addr();
         let signaling = Arc::clone(server.signaling());

@@ -66,6 +66,7 @@ impl Peer {
             seed: seed ^ (self.node.0 as u64) << 32 ^ self.life,
             wall: millis as u64,
             uplinks: self.targets.iter().map(|_| Bytes::new()).collect(),
+            by_author: Vec::new(),
             channels: self.channels,
         };
         let engine = Engine::new(now, config, &self.disk.updates).unwrap();

@@ -60,7 +60,10 @@ impl Link {
         }
         let promised = self.inflight.promised(&self.theirs);
         let ends = if self.owe == Owe::All { hands.replica.version() } else { hands.own };
-        let spans = missing(ends, &promised);
+        let mut spans = missing(ends, &promised);
+        if self.by_author {
+            spans.truncate(1);
+        }
         if spans.is_empty() {
             self.owe = Owe::Nothing;
             return false;
