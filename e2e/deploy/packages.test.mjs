@@ -1,7 +1,7 @@
 // What can be held of containers, Kubernetes and the bill of materials without a container engine or a cluster.
 import assert from 'node:assert/strict'
 import { ServiceMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { parseAllDocuments } from 'yaml'
@@ -54,6 +54,40 @@ describe('the configurations in the packages', () => {
       assert.ok(!/SECRET|PASSWORD|TOKEN|KEY/.test(key) || value.startsWith('/run/secrets/'), key)
     }
   })
+})
+
+describe('what is handed out', { timeout: 60_000 }, () => {
+  it('the image is built of all that cargo asks for, and of nothing else', async () => {
+    const tree = path.join(kit, '..')
+    const listed = (await run('git', ['-C', tree, 'ls-files'])).trim().split('\n')
+    const rules = shipped('Dockerfile.dockerignore').trim().split('\n').filter(rule => rule.startsWith('!')).map(rule => rule.slice(1))
+    const included = listed.filter(file => rules.some(rule => matches(file, rule)))
+    const context = folder()
+    for (const file of included) {
+      mkdirSync(path.dirname(path.join(context, file)), { recursive: true })
+      cpSync(path.join(tree, file), path.join(context, file))
+    }
+    const { packages } = JSON.parse(await run('cargo', ['metadata', '--no-deps', '--format-version', '1'], { cwd: context }))
+    assert.ok(packages.some(({ name }) => name === 'signaling-server'))
+    assert.ok(!included.some(file => file.startsWith('e2e/')))
+  })
+
+  it('binaries have checksums that hold, and that show a byte that was changed', { skip: !existsSync(turnConfig) && 'turn-config is not built' }, async () => {
+    const dist = path.join(folder(), 'dist')
+    await run(path.join(kit, 'package'), ['--from', path.dirname(turnConfig)], { env: { ...process.env, DIST: dist } })
+    const check = () => run('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: dist })
+    const checked = await check()
+    for (const part of [/^signaling-server-[\d.]+-\w+-linux: OK$/m, /^turn-config-[\d.]+-\w+-linux: OK$/m, /\.cdx\.json: OK$/m]) assert.match(checked, part)
+    appendFileSync(path.join(dist, readdirSync(dist).find(name => name.startsWith('turn-config'))), ' ')
+    await assert.rejects(check(), error => /turn-config\S+: FAILED/.test(error.stdout))
+  })
+
+  /** Whether a rule lets a file in: by its whole path, or that of a folder it is in. `*` stays within a folder. */
+  function matches (file, rule) {
+    const parts = file.split('/')
+    const pattern = new RegExp(`^${rule.replace(/[.+^${}()|[\]\\]/g, '\\$&').replaceAll('*', '[^/]*')}$`)
+    return parts.some((_, index) => pattern.test(parts.slice(0, index + 1).join('/')))
+  }
 })
 
 describe('the health check of the container', () => {
