@@ -36,7 +36,7 @@ export class Author {
     } else if (message.type === MessageType.DocUpdate) {
       this.doc.importBatch(message.updates)
     } else if (message.type === MessageType.Ack) {
-      if (message.status !== UpdateStatusCode.Ok) throw new Error(`${this.name}: refused with ${message.status}`)
+      if (message.status !== UpdateStatusCode.Ok && this.unanswered.has(message.refId)) throw new Error(`${this.name}: refused with ${message.status}`)
       this.acked = Math.max(this.acked, this.unanswered.get(message.refId) ?? 0)
       this.unanswered.delete(message.refId)
     }

@@ -1,8 +1,10 @@
 // What can be held of containers, Kubernetes and the bill of materials without a container engine or a cluster.
 import assert from 'node:assert/strict'
+import { ServiceMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { after, describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
+import { parseAllDocuments } from 'yaml'
 import { ours } from '../servers.mjs'
 import { folder, freePort, kit, missing, run, signalingServer } from './processes.mjs'
 
@@ -73,8 +75,30 @@ describe('the health check of the container', () => {
   })
 })
 
-describe('Kubernetes', { skip: missing('kubectl') }, () => {
-  it('the example is built from the base, every image named, with the domain and the job that the rules look for', async () => {
+describe('Kubernetes', { timeout: 180_000 }, () => {
+  const schemas = path.join(folder(), 'schemas')
+  before(() => run('pip3', ['install', '--quiet', '--disable-pip-version-check', '--target', schemas, 'kubernetes-validate==1.37.0'], { timeout: 120_000 }))
+
+  /** Holds manifests against the published schemas, in which no field may be that they do not name. */
+  const valid = files => run('python3', ['-m', 'kubernetes_validate', '--strict', '--no-warn', ...files], { env: { ...process.env, PYTHONPATH: schemas } })
+
+  it('every manifest is what the published schemas say, and a misspelt field is found', async () => {
+    const files = ['signaling', 'network', 'coturn'].map(name => path.join(kit, `kubernetes/base/${name}.yaml`))
+    assert.match(await valid(files), /passed for resource deployment\/signaling/)
+    const misspelt = path.join(folder(), 'misspelt.yaml')
+    writeFileSync(misspelt, readFileSync(files[0], 'utf8').replace('readinessProbe', 'readynessProbe'))
+    await assert.rejects(valid([misspelt]), error => error.stdout.includes('readynessProbe'))
+  })
+
+  it('the service monitor is what the schema of the Prometheus operator says', () => {
+    const monitors = parseAllDocuments(shipped('kubernetes/base/network.yaml')).map(document => document.toJS()).filter(({ kind }) => kind === 'ServiceMonitor')
+    assert.equal(monitors.length, 1)
+    new ServiceMonitor(monitors[0]).validate()
+    const [{ spec }] = monitors
+    assert.throws(() => new ServiceMonitor({ ...monitors[0], spec: { ...spec, endpoints: 'operator' } }).validate(), /endpoints must be array/)
+  })
+
+  it('the example is built from the base, every image named, with the domain and the job that the rules look for', { skip: missing('kubectl') }, async () => {
     const at = path.join(folder(), 'kubernetes')
     await run('cp', ['-r', path.join(kit, 'kubernetes'), at])
     const example = path.join(at, 'overlays/example')
@@ -86,6 +110,9 @@ describe('Kubernetes', { skip: missing('kubectl') }, () => {
     }
     assert.doesNotMatch(built, /image: signaling-server$/m)
     assert.match(built, /targetLabel: job/)
+    const whole = path.join(at, 'built.yaml')
+    writeFileSync(whole, built)
+    await valid([whole])
   })
 })
 

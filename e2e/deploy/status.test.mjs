@@ -2,10 +2,13 @@
 import assert from 'node:assert/strict'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { MessageType } from 'loro-protocol'
 import { chromium } from 'playwright-core'
 import { executable } from '../browser.mjs'
 import { ours } from '../servers.mjs'
 import { subscriber } from '../socket.mjs'
+import { Author } from './author.mjs'
+import { until } from './processes.mjs'
 
 const patience = { timeout: 20_000 }
 const readable = 4.5 // WCAG 2.2, level AA, for text of ordinary size.
@@ -47,6 +50,7 @@ describe('the status page', { timeout: 120_000 }, () => {
     await state('ready')
     await figure(page, 'Connections', '3')
     await figure(page, 'Rooms', '2')
+    assert.equal(await page.getByRole('heading', { name: 'Documents and presence' }).isVisible(), false, 'nothing is relayed')
     await figure(page, 'Messages in, a second', /^([5-9]|1\d)(\.\d)?$/)
     await figure(page, 'Messages out, a second', /^[12]\d(\.\d)?$/)
     const row = page.getByRole('row', { name: evil })
@@ -59,6 +63,26 @@ describe('the status page', { timeout: 120_000 }, () => {
     await page.getByRole('row', { name: /^client 3$/ }).waitFor(patience)
     assert.deepEqual([...asked], [operator], 'it asks nobody else')
     assert.deepEqual(complaints, [])
+    await page.context().close()
+  })
+
+  it('shows what is relayed and stored, where documents are relayed, and what was refused', async t => {
+    const relay = await ours.start({ env: { SIGNALING_RELAY_MODE: 'memory' } })
+    t.after(() => relay.kill())
+    const page = await (await browser.newContext({ viewport: { width: 1200, height: 1100 } })).newPage()
+    await page.goto(`${(await relay.line(/metrics on (http:\/\/[^/]+)/))[1]}/`)
+    await figure(page, 'Stored', '0')
+    const author = new Author(relay.url, 'plan', 'ana')
+    t.after(() => author.leave())
+    await until('the join', patience.timeout, () => author.joined)
+    const writing = setInterval(() => author.write(), 50)
+    await figure(page, 'Updates acknowledged, a second', /^(1\d|2\d)(\.\d)?$/)
+    author.tell({ type: MessageType.DocUpdate, batchId: '0x0000000000000001', updates: [new Uint8Array([1, 2, 3])] })
+    await page.getByRole('row', { name: 'update: invalid update 1' }).waitFor(patience)
+    clearInterval(writing)
+    await figure(page, 'Open in memory', '1')
+    await figure(page, 'Stored', '1')
+    if (process.env.SCREENSHOTS) await page.screenshot({ path: path.join(process.env.SCREENSHOTS, 'status-relay.png'), fullPage: true })
     await page.context().close()
   })
 

@@ -75,8 +75,8 @@ describe('an upgrade under load', { concurrency: true, timeout: 120_000 }, () =>
     })
 })
 
-describe('an upgrade of a relay, under load', { timeout: 60_000 }, () => {
-  it('loses nothing that was acknowledged, though those who wrote it do not come back', async () => {
+describe('an upgrade of a relay and the way back, under load', { timeout: 60_000 }, () => {
+  it('lose nothing that was acknowledged, though those who wrote it do not come back', async () => {
     const [port, data] = [await freePort(), path.join(folder(), 'data')]
     const url = `ws://127.0.0.1:${port}`
     const old = await serve(oldServer, { port, data })
@@ -92,6 +92,11 @@ describe('an upgrade of a relay, under load', { timeout: 60_000 }, () => {
     const stayers = authors.filter(author => !author.gone)
     assert.equal(stayers.length, 12)
     await until('everybody back', patienceMs, () => stayers.every(author => author.joined))
+    const upTo = stayers.map(author => author.acked)
+    await until('promises of the new one', patienceMs, () => stayers.every((author, index) => author.acked > upTo[index] + 20))
+    await stop(renewed)
+    const again = await serve(oldServer, { port, data })
+    await until('everybody back at the old one', patienceMs, () => stayers.every(author => author.joined))
     clearInterval(writing)
     await until('the last promise', patienceMs, () => stayers.every(author => author.acked === author.written.length))
     for (const room of new Set(authors.map(author => author.roomId))) {
@@ -100,7 +105,7 @@ describe('an upgrade of a relay, under load', { timeout: 60_000 }, () => {
       assert.deepEqual(missing, [], room)
       assert.equal(new Set(notes).size, notes.length, 'nothing is there twice')
     }
-    assert.equal(await renewed.metric('signaling_store_rooms'), 5)
+    assert.equal(await again.metric('signaling_store_rooms'), 5)
     authors.forEach(author => author.leave())
   })
 })

@@ -114,13 +114,13 @@ impl Relays {
         self: &Arc<Self>,
         caller: &Arc<Caller>,
         room: &Room,
-        request: JoinRequest,
+        request: &JoinRequest,
         now: Instant,
         flush: &mut Flush,
     ) -> Arc<Chamber> {
         loop {
             let chamber = self.chamber(room);
-            if chamber.join(self, caller, &request, now, flush) {
+            if chamber.join(self, caller, request, now, flush) {
                 return chamber;
             }
             self.forget(&chamber);

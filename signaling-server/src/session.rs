@@ -1,11 +1,12 @@
 //! What one connection says, and what that does: the y-webrtc dialect over the hub, the Loro Protocol over the relay.
 
 mod documents;
+mod rights;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use wire::frame::{Dialect, Keepalive, Kind};
@@ -21,9 +22,7 @@ use crate::outbox::Flush;
 use crate::relay::Relays;
 
 use documents::Documents;
-
-/// How long a connection without a token may stay: by then it has joined a room with one.
-const TOKENLESS: Duration = Duration::from_secs(30);
+use rights::Rights;
 
 /// What a session may hold.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +45,7 @@ pub struct Session {
     relays: Option<Arc<Relays>>,
     access: Arc<Access>,
     caller: Arc<Caller>,
-    /// Nothing until a token has been shown.
-    grant: Option<Grant>,
-    /// When the grant ends, or the patience with who has none.
-    expires: Option<Instant>,
+    rights: Rights,
     bounds: Bounds,
     topics: HashSet<TopicName>,
     documents: Option<Box<Documents>>,
@@ -70,22 +66,17 @@ impl Session {
     /// A session without subscriptions. Without a grant it has to show a token within 30 s.
     pub(crate) fn new(common: Common, caller: Arc<Caller>, grant: Option<Grant>, now: Instant) -> Self {
         let Common { hub, relays, access, bounds } = common;
-        let mut session = Self {
+        Self {
             hub,
             relays,
             access,
             caller,
-            grant: None,
-            expires: now.checked_add(TOKENLESS),
+            rights: Rights::new(grant, now),
             bounds,
             topics: HashSet::new(),
             documents: None,
             flush: Flush::default(),
-        };
-        if let Some(grant) = grant {
-            session.hold(grant, now);
         }
-        session
     }
 
     /// Acts on one message and says what it was. Junk is counted and ignored, as the reference server ignores it; an
@@ -107,23 +98,16 @@ impl Session {
         Ok(received)
     }
 
-    /// From now on, what this grant allows; when it ends, so does the connection.
-    fn hold(&mut self, grant: Grant, now: Instant) {
-        let left = grant.expires().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        self.expires = left.and_then(|left| now.checked_add(left));
-        self.grant = Some(grant);
-    }
-
     /// When to [`check_clock`](Self::check_clock) at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let fragments = self.documents.as_ref().and_then(|documents| documents.deadline());
-        [self.expires, fragments].into_iter().flatten().min()
+        [self.rights.expires(), fragments].into_iter().flatten().min()
     }
 
     /// Does what is due; an error ends the connection.
     pub(crate) fn check_clock(&mut self, now: Instant) -> Result<(), Disconnect> {
-        if self.expires.is_some_and(|expires| now >= expires) {
-            return Err(if self.grant.is_some() { Disconnect::TokenExpired } else { Disconnect::NoToken });
+        if self.rights.expires().is_some_and(|expires| now >= expires) {
+            return Err(if self.rights.is_empty() { Disconnect::NoToken } else { Disconnect::TokenExpired });
         }
         if self.deadline().is_some_and(|deadline| now >= deadline) {
             self.expire_fragments(now);
@@ -152,7 +136,7 @@ impl Session {
 
     /// The connection has ended.
     pub fn end(mut self, why: Disconnect) {
-        self.leave_all(Instant::now());
+        self.leave_all(why, Instant::now());
         self.hub.disconnect(&self.caller, self.topics.iter(), why);
     }
 
@@ -197,10 +181,7 @@ impl Session {
     }
 
     fn subscribe_one(&mut self, topic: TopicName) -> Result<(), MessageRefusal> {
-        let grant = self.grant.as_ref().ok_or(MessageRefusal::NoToken)?;
-        if !grant.may_subscribe(topic.as_bytes()) {
-            return Err(MessageRefusal::TopicNotAllowed);
-        }
+        self.rights.may_subscribe(topic.as_bytes())?;
         if self.topics.len() >= self.bounds.topics && !self.topics.contains(&topic) {
             return Err(MessageRefusal::TooManyTopics);
         }
@@ -219,16 +200,10 @@ impl Session {
     }
 
     fn publish(&mut self, message: &Publish<'_>, now: Instant) {
-        let topic = message.topic().as_bytes();
-        let refusal = match &self.grant {
-            Some(grant) if grant.may_publish(topic) => {
-                return self.hub.publish(&self.caller, message, now, &mut self.flush);
-            }
-            Some(grant) if grant.may_subscribe(topic) => MessageRefusal::ReadOnly,
-            Some(_) => MessageRefusal::TopicNotAllowed,
-            None => MessageRefusal::NoToken,
-        };
-        self.hub.metrics().refused.inc(refusal);
+        match self.rights.may_publish(message.topic().as_bytes()) {
+            Ok(()) => self.hub.publish(&self.caller, message, now, &mut self.flush),
+            Err(refusal) => self.hub.metrics().refused.inc(refusal),
+        }
     }
 
     fn reply(&self, message: &[u8]) {

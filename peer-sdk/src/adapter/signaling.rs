@@ -78,6 +78,13 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(u64);
 
+#[cfg(test)]
+impl ServerId {
+    pub(crate) fn test(id: u64) -> Self {
+        Self(id)
+    }
+}
+
 /// How a server is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -256,16 +263,7 @@ impl Signaling {
     ///
     /// As [`Signaling::start`].
     pub fn set_servers(&self, urls: &[String]) -> Result<(), UrlError> {
-        if urls.len() > MAX_SERVERS {
-            return Err(UrlError::TooMany { count: urls.len(), limit: MAX_SERVERS });
-        }
-        let mut parsed = Vec::new();
-        for url in urls {
-            let address = Address::parse(url, "ws", "wss")?;
-            if parsed.iter().all(|(other, _)| other != url) {
-                parsed.push((url.clone(), address));
-            }
-        }
+        let parsed = parse(urls)?;
         let mut table = self.shared.lock();
         table.servers.retain(|server| urls.contains(&server.url));
         for (url, address) in parsed {
@@ -345,6 +343,26 @@ impl Signaling {
     pub fn wake(&self) {
         self.shared.lock().servers.iter().for_each(|server| server.wake.notify_one());
     }
+}
+
+/// Whether these can be the servers of a client.
+pub(crate) fn check(urls: &[String]) -> Result<(), UrlError> {
+    parse(urls).map(|_| ())
+}
+
+/// Each once, with what it means.
+fn parse(urls: &[String]) -> Result<Vec<(String, Address)>, UrlError> {
+    if urls.len() > MAX_SERVERS {
+        return Err(UrlError::TooMany { count: urls.len(), limit: MAX_SERVERS });
+    }
+    let mut parsed: Vec<(String, Address)> = Vec::new();
+    for url in urls {
+        let address = Address::parse(url, "ws", "wss")?;
+        if parsed.iter().all(|(other, _)| other != url) {
+            parsed.push((url.clone(), address));
+        }
+    }
+    Ok(parsed)
 }
 
 impl Table {

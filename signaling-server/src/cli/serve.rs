@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 
 use tokio::sync::watch;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -72,7 +72,12 @@ fn announce(server: &Server, open: bool) {
 }
 
 fn start_logging(config: &LogConfig) {
-    let filter: Targets = config.level.parse().expect("the level was checked when it was loaded");
+    let asked: Targets = config.level.parse().expect("the level was checked when it was loaded");
+    // What Loro says and the spans that it opens for every import are full of documents; they cost time, too.
+    let filter =
+        Targets::new().with_target("loro", LevelFilter::OFF).with_target("loro_internal", LevelFilter::OFF);
+    let filter =
+        filter.with_targets(asked.iter()).with_default(asked.default_level().unwrap_or(LevelFilter::OFF));
     let registry = tracing_subscriber::registry().with(filter);
     match config.format {
         LogFormat::Human => {

@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::Serialize;
 
-use crate::metrics::{CounterBy, Label, Metrics};
+use crate::metrics::{AckStatus, CounterBy, Join, Label, Metrics};
+use crate::relay::Relays;
 use crate::signaling::{Signaling, Stage};
 
 const PAGE: &str = include_str!("status/page.html");
@@ -66,6 +67,18 @@ struct Status {
     ice_issued_total: u64,
     closed_total: BTreeMap<&'static str, u64>,
     refused_total: BTreeMap<String, u64>,
+    /// `null` when nothing is relayed.
+    relay: Option<RelayStatus>,
+}
+
+#[derive(Serialize)]
+struct RelayStatus {
+    rooms: i64,
+    stored_rooms: u64,
+    stored_bytes: u64,
+    joined_total: u64,
+    acked_total: u64,
+    store_failures_total: u64,
 }
 
 async fn status(State(Watched { signaling, since }): State<Watched>) -> Json<Status> {
@@ -89,7 +102,21 @@ async fn status(State(Watched { signaling, since }): State<Watched>) -> Json<Sta
         ice_issued_total: metrics.ice_issued.get(),
         closed_total: counted(&metrics.closed).collect(),
         refused_total: refused(metrics),
+        relay: signaling.relays().map(|relays| relay(metrics, relays)),
     })
+}
+
+fn relay(metrics: &Metrics, relays: &Relays) -> RelayStatus {
+    let usage = relays.usage();
+    let metrics = &metrics.relay;
+    RelayStatus {
+        rooms: metrics.rooms.get(),
+        stored_rooms: usage.rooms,
+        stored_bytes: usage.bytes,
+        joined_total: metrics.joins.count(Join::Ok),
+        acked_total: metrics.acks.count(AckStatus::Ok),
+        store_failures_total: metrics.store_failures.get(),
+    }
 }
 
 /// Everything that was refused so far, by what it was and why; reasons that never occurred are left out.
@@ -99,11 +126,17 @@ fn refused(metrics: &Metrics) -> BTreeMap<String, u64> {
         ("upgrade", counted(&metrics.upgrades_refused).collect()),
         ("ice", counted(&metrics.ice_refused).collect()),
         ("message", counted(&metrics.refused).collect()),
+        ("join", others(&metrics.relay.joins, Join::Ok)),
+        ("update", others(&metrics.relay.acks, AckStatus::Ok)),
     ];
     let named = |(what, counts): (&'static str, Vec<(&'static str, u64)>)| {
         counts.into_iter().map(move |(reason, count)| (format!("{what}: {reason}"), count))
     };
     all.into_iter().flat_map(named).collect()
+}
+
+fn others<L: Label>(counter: &CounterBy<L>, fine: L) -> Vec<(&'static str, u64)> {
+    counted(counter).filter(|(name, _)| *name != fine.name()).collect()
 }
 
 fn counted<L: Label>(counter: &CounterBy<L>) -> impl Iterator<Item = (&'static str, u64)> {

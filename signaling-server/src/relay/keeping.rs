@@ -32,7 +32,7 @@ pub(super) fn generation(generation: Generation) -> room::Generation {
     room::Generation(generation.0)
 }
 
-pub(super) fn written(result: Result<Written, StoreError>) -> Result<room::Written, room::WriteError> {
+pub(super) fn written(result: &Result<Written, StoreError>) -> Result<room::Written, room::WriteError> {
     match result {
         Ok(written) => Ok(room::Written {
             seq: room::Seq(written.seq.0),

@@ -40,7 +40,7 @@ impl Chamber {
                 let compaction = keeping::compaction(generation, through, snapshot);
                 let chamber = Arc::clone(self);
                 let told = store::Reply::new(move |result| {
-                    chamber.answer(Input::Compacted { ticket, result: keeping::written(result) });
+                    chamber.answer(Input::Compacted { ticket, result: keeping::written(&result) });
                 });
                 relays.store.compact(self.name(), compaction, told);
             }
@@ -89,7 +89,7 @@ impl Chamber {
     fn append(self: &Arc<Self>, relays: &Relays, ticket: Ticket, entry: Entry) {
         let chamber = Arc::clone(self);
         let told = store::Reply::new(move |result| {
-            chamber.answer(Input::Appended { ticket, result: keeping::written(result) });
+            chamber.answer(Input::Appended { ticket, result: keeping::written(&result) });
         });
         relays.store.append(self.name(), keeping::batch(entry), told);
     }

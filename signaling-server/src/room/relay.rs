@@ -126,6 +126,7 @@ impl Relay {
                 self.refuse_for_now(now, from, batch, Status::FragmentTimeout);
             }
             Input::Gone { who } => self.leave(now, who, self.limits.grace),
+            Input::Drained { who } => drop(self.seats.leave(who)),
             Input::Loaded(loaded) => self.loaded(now, loaded),
             Input::Done(done) => self.done(now, *done),
             Input::Appended { ticket, result } => self.appended(now, ticket, result),

@@ -40,6 +40,14 @@ impl Documents {
     }
 }
 
+/// Somebody may come into a room.
+struct Admitted {
+    permission: Permission,
+    author: Author,
+    /// By a token that came with the request.
+    shown: Option<Grant>,
+}
+
 impl Session {
     /// Acts on a frame of the Loro Protocol and says what it was; an error ends the connection.
     pub(super) fn loro(&mut self, payload: &Bytes, now: Instant) -> Result<Received, Disconnect> {
@@ -80,7 +88,7 @@ impl Session {
     }
 
     fn join(&mut self, relays: &Arc<Relays>, room: &Room, auth: &Bytes, version: Bytes, now: Instant) {
-        let Some((grant, permission)) = self.admit(room, auth) else {
+        let Some(admitted) = self.admit(room, auth) else {
             self.hub.metrics().relay.joins.inc(Join::AuthFailed);
             let message = Cow::Borrowed("the token does not open this room");
             return self.say(room, &Message::JoinError { error: JoinError::AuthFailed, message });
@@ -91,36 +99,41 @@ impl Session {
             let message = "the connection is in as many rooms as it may be";
             return self.turn_away(room, Join::TooManyRooms, "too_many_rooms", message);
         }
-        self.hold(grant, now);
+        let Admitted { permission, author, shown } = admitted;
+        if let Some(grant) = shown {
+            self.rights.show(room, grant, now);
+        }
         let updates = self.bounds.updates;
-        let author = self.author();
         let documents = self.documents.get_or_insert_with(|| Box::new(Documents::new(updates, now)));
         let request = JoinRequest { permission, version, author };
-        let chamber = relays.join(&self.caller, room, request, now, &mut self.flush);
+        let chamber = relays.join(&self.caller, room, &request, now, &mut self.flush);
         documents.rooms.insert(room.clone(), chamber);
     }
 
-    /// What may be done in a room by whoever shows this, or else by the connection's own grant. Nothing, if that is
-    /// nothing.
-    fn admit(&self, room: &Room, auth: &Bytes) -> Option<(Grant, Permission)> {
-        let own = self.grant.clone().filter(|_| auth.is_empty() || self.access.is_open());
-        let grant = own.or_else(|| {
-            let token = std::str::from_utf8(auth).ok().filter(|token| !token.is_empty())?;
-            self.access.admit(&Presented::bearer(token), SystemTime::now()).ok()
-        })?;
+    /// What may be done in a room by whoever shows this, or else by what the connection has shown before. Nothing, if
+    /// that is nothing.
+    fn admit(&self, room: &Room, auth: &Bytes) -> Option<Admitted> {
+        let known = self.rights.of(room).filter(|_| auth.is_empty() || self.access.is_open());
+        let shown = match known {
+            Some(_) => None,
+            None => {
+                let token = std::str::from_utf8(auth).ok().filter(|token| !token.is_empty())?;
+                Some(self.access.admit(&Presented::bearer(token), SystemTime::now()).ok()?)
+            }
+        };
+        let grant = known.or(shown.as_ref())?;
         let id = room.id.as_str().as_bytes();
         let permission = match (grant.may_publish(id), grant.may_subscribe(id)) {
             (true, _) => Permission::Write,
             (false, true) => Permission::Read,
             (false, false) => return None,
         };
-        Some((grant, permission))
+        Some(Admitted { permission, author: self.author(grant), shown })
     }
 
     /// What a batch of this connection is stored under.
-    fn author(&self) -> Author {
-        let grant = self.grant.as_ref();
-        let author = match (grant.and_then(Grant::subject), self.caller.address) {
+    fn author(&self, grant: &Grant) -> Author {
+        let author = match (grant.subject(), self.caller.address) {
             (Some(subject), _) => Arc::from(subject),
             (None, Some(address)) => Arc::from(address.to_string()),
             (None, None) => Arc::from("unknown"),
@@ -131,6 +144,7 @@ impl Session {
     fn leave(&mut self, relays: &Arc<Relays>, room: &Room, frame: &Bytes, now: Instant) {
         let Some(documents) = &mut self.documents else { return };
         let Some(chamber) = documents.rooms.remove(room) else { return };
+        self.rights.give_back(room, now);
         let fragments = &mut documents.fragments;
         let input = Input::Frame { from: self.caller.id, message: Message::Leave, frame, fragments };
         chamber.part(relays, &self.caller, input, now, &mut self.flush);
@@ -166,11 +180,13 @@ impl Session {
         }
     }
 
-    /// The connection has ended: its rooms hear of it.
-    pub(super) fn leave_all(&mut self, now: Instant) {
+    /// The connection has ended: its rooms hear of it. Not when the server itself is ending: those who come back to the
+    /// next one would find each other's presence deleted.
+    pub(super) fn leave_all(&mut self, why: Disconnect, now: Instant) {
         let (Some(relays), Some(documents)) = (self.relays.clone(), self.documents.take()) else { return };
         for chamber in documents.rooms.into_values() {
-            let gone = Input::Gone { who: self.caller.id };
+            let who = self.caller.id;
+            let gone = if why == Disconnect::Drain { Input::Drained { who } } else { Input::Gone { who } };
             chamber.part(&relays, &self.caller, gone, now, &mut self.flush);
         }
     }

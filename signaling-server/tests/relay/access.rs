@@ -148,3 +148,20 @@ async fn access_that_has_ended_closes_the_connection_for_good() {
     assert!(matches!(answer, Message::JoinOk { .. }), "{answer:?}");
     assert_eq!(ana.closed().await, Some(4401));
 }
+
+#[tokio::test]
+async fn a_token_of_a_room_goes_before_that_of_the_connection_until_the_room_is_left() {
+    let issuer = Issuer::new();
+    let server = issuer.server().await;
+    let own = std::str::from_utf8(issuer.token("read", 3600)).unwrap();
+    let mut ana = Peer::connect(&format!("{}?token={own}", server.url()), room(Crdt::Loro, "plan")).await;
+    let permission = |answer| match answer {
+        Message::JoinOk { permission, .. } => permission,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(permission(ana.join(b"").await), Permission::Read);
+    assert_eq!(permission(ana.join(issuer.token("write", 3600)).await), Permission::Write);
+    assert_eq!(permission(ana.join(b"").await), Permission::Write);
+    ana.say(&Message::Leave).await;
+    assert_eq!(permission(ana.join(b"").await), Permission::Read);
+}

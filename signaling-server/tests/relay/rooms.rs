@@ -236,6 +236,27 @@ async fn a_room_that_nobody_is_in_leaves_memory_and_comes_back_when_somebody_joi
 }
 
 #[tokio::test]
+async fn a_room_that_was_abandoned_for_long_enough_is_forgotten() {
+    let server = TestServer::with(|config| {
+        in_memory(config);
+        config.relay.idle_after = Period::seconds(0);
+        config.relay.abandoned_after = Period::seconds(1);
+    })
+    .await;
+    let mut ana = Peer::joined(&server, "plan").await;
+    ana.edit_acked("a", "not for ever").await;
+    let mut ben = Peer::joined(&server, "in use").await;
+    ben.edit_acked("b", "kept").await;
+    drop(ana);
+    server.until_metric("signaling_store_rooms", |rooms| rooms == 1.0).await;
+    let mut eve = Peer::joined(&server, "plan").await;
+    eve.settle().await;
+    assert_eq!(eve.note("a"), None);
+    let mut eve = Peer::joined(&server, "in use").await;
+    eve.until(|eve| eve.note("b").is_some()).await;
+}
+
+#[tokio::test]
 async fn an_opaque_room_gives_each_newcomer_all_of_it() {
     let server = TestServer::with(|config| {
         in_memory(config);

@@ -26,6 +26,16 @@ const figures = [
   { name: 'Refused, a minute', total: status => sum(status.refused_total), per: 60, show: number },
   { name: 'Slowed down, a minute', total: status => status.throttled_total, per: 60, show: number }
 ]
+
+/** The same of the relay, while there is one. */
+const relayFigures = [
+  { name: 'Open in memory', value: status => status.relay.rooms, show: number },
+  { name: 'Stored', value: status => status.relay.stored_rooms, show: number },
+  { name: 'Stored, bytes', value: status => status.relay.stored_bytes, show: bytes },
+  { name: 'Joined, a minute', total: status => status.relay.joined_total, per: 60, show: number },
+  { name: 'Updates acknowledged, a second', total: status => status.relay.acked_total, per: 1, show: number },
+  { name: 'Writes failed, a minute', total: status => status.relay.store_failures_total, per: 60, show: number }
+]
 const states = {
   ready: '● ready',
   leaving: '◐ draining: still accepting',
@@ -34,8 +44,10 @@ const states = {
 }
 
 const byId = id => document.getElementById(id)
-const cards = figures.map(figure => card(figure.name))
-byId('figures').append(...cards.map(card => card.element))
+const shownFigures = [...figures, ...relayFigures]
+const cards = shownFigures.map(figure => card(figure.name))
+byId('figures').append(...cards.slice(0, figures.length).map(card => card.element))
+byId('relay').lastElementChild.append(...cards.slice(figures.length).map(card => card.element))
 
 /** What was seen, oldest first: `{ at, status, shown }`. */
 let seen = []
@@ -81,7 +93,7 @@ function note (status, at) {
   // Totals that went down are those of another process.
   if (last && status.uptime_seconds < last.status.uptime_seconds) seen = []
   const before = seen.at(-1)
-  const shown = figures.map(({ value, total, per }) => {
+  const shown = (status.relay ? shownFigures : figures).map(({ value, total, per }) => {
     if (value) return value(status)
     if (!before) return undefined
     return (total(status) - total(before.status)) / (at - before.at) * 1000 * per
@@ -94,9 +106,11 @@ function show (status) {
   state(status.stage)
   byId('version').textContent = status.version
   byId('uptime').textContent = `up ${duration(status.uptime_seconds)}`
-  cards.forEach(({ value, fill, line }, index) => {
+  byId('relay').hidden = !status.relay
+  seen.at(-1).shown.forEach((_, index) => {
+    const { value, fill, line } = cards[index]
     const now = seen.at(-1).shown[index]
-    value.textContent = now === undefined ? '–' : figures[index].show(now)
+    value.textContent = now === undefined ? '–' : shownFigures[index].show(now)
     const path = drawn(index)
     line.setAttribute('d', path)
     fill.setAttribute('d', path && `${path} L100,30 L${path.slice(1).split(',')[0]},30 Z`)

@@ -202,6 +202,12 @@ pub enum Input<'a> {
         /// Which.
         who: ConnectionId,
     },
+    /// The server ends a connection because it is stopping. The others hear nothing: they are about to come back
+    /// elsewhere, and so is who this was.
+    Drained {
+        /// Which.
+        who: ConnectionId,
+    },
     /// The answer to [`Output::Load`]; an error is a reason for people, without names.
     Loaded(Result<Stored, String>),
     /// The answer to [`Output::Work`].

@@ -154,6 +154,17 @@ fn after_a_restart_what_two_clients_remember_of_each_other_leaves_with_the_last_
 }
 
 #[test]
+fn a_server_that_stops_takes_nobody_away_from_the_others() {
+    let mut world = World::new(Crdt::Ephemeral);
+    [ANA, BEN].into_iter().for_each(|who| world.join(who));
+    world.send(ANA, &set(&store(), "ana", "here"));
+    world.clear();
+    world.tell(Input::Drained { who: ANA });
+    assert!(world.frames_of(BEN).is_empty());
+    assert_eq!(world.relay.members(), 1);
+}
+
+#[test]
 fn with_a_grace_period_a_client_that_comes_back_in_time_was_never_away() {
     let limits = Limits { grace: ms(5000), ..Limits::default() };
     let mut world = World::with(Crdt::Ephemeral, Keeping::Imported, limits);

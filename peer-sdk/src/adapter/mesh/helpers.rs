@@ -1,0 +1,54 @@
+//! The STUN and TURN servers for the next connection.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use crate::adapter::ice::{IceServer, IceSource};
+
+/// How long a connection waits for the answer of the source. The other side waits for our offer meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a source that does not answer is not asked again.
+const REST: Duration = Duration::from_secs(20);
+
+/// Those that are always used, and those that a source has. A clone knows what the others know.
+#[derive(Clone, Debug)]
+pub(super) struct Helpers {
+    fixed: Vec<IceServer>,
+    source: Option<IceSource>,
+    rests_until: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Helpers {
+    pub(super) fn new(fixed: Vec<IceServer>, source: Option<IceSource>) -> Self {
+        Self { fixed, source, rests_until: Arc::default() }
+    }
+
+    /// Whether the list may differ from one time to the next.
+    pub(super) fn may_change(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// The servers of now; without those of the source if it does not answer soon.
+    pub(super) async fn servers(&self) -> Vec<IceServer> {
+        let mut servers = self.fixed.clone();
+        let Some(source) = self.source.as_ref().filter(|_| !self.rests()) else { return servers };
+        match timeout(PATIENCE, source.servers()).await {
+            Ok(Ok(more)) => servers.extend(more),
+            Ok(Err(error)) => self.rest(&error.to_string()),
+            Err(_) => self.rest("it takes too long"),
+        }
+        servers
+    }
+
+    fn rests(&self) -> bool {
+        let until = *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn rest(&self, reason: &str) {
+        tracing::warn!(reason, "no ICE servers from their source");
+        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
+    }
+}

@@ -1,0 +1,380 @@
+//! Who is there: what each session shows, and where we have it from.
+//!
+//! A session shows one entry, under its own name, stamped by its own clock; of two entries the later stamp counts, so
+//! clocks need not agree. It shows it again every [`HEARTBEAT`], and whoever is not heard of for [`LIFETIME`] is gone.
+//! That is the backstop. Sooner:
+//!
+//! - who goes says so;
+//! - when a link that led straight to a session goes down, it is declared gone after [`GRACE`], unless it is heard of
+//!   again: a session whose link goes down shows itself at once over the others.
+//!
+//! A session that is declared gone by mistake shows itself with a later stamp.
+
+mod entries;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use loro::LoroValue;
+
+use super::vocabulary::{LinkId, Online};
+use entries::Entry;
+
+/// The most bytes that one session may show.
+pub const MAX_PRESENCE: usize = 8 << 10;
+/// How often a session shows itself when nothing changes.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long a session is there that is not heard of.
+const LIFETIME: Duration = Duration::from_secs(30);
+/// How long a session may take to show itself over another link.
+const GRACE: Duration = Duration::from_millis(1500);
+/// How long it is remembered that a session is gone, so that nobody brings it back.
+const MEMORY: Duration = Duration::from_secs(300);
+/// The least time between two showings of ours, and after somebody has contradicted us.
+const PACE: Duration = Duration::from_millis(50);
+const CONTRADICTED: Duration = Duration::from_secs(1);
+/// Sessions and bytes that are known at most. More are ignored.
+const MOST_KEYS: usize = 4096;
+const MOST_BYTES: usize = 4 << 20;
+/// Presence travels in updates of about so many bytes.
+const UPDATE: usize = 32 << 10;
+
+#[derive(Debug)]
+pub(super) struct Presence {
+    session: Arc<str>,
+    /// Our clock: milliseconds since 1970 at an instant.
+    wall: (Instant, u64),
+    ours: Option<LoroValue>,
+    /// When to show ourselves.
+    show_at: Option<Instant>,
+    shown_at: Option<Instant>,
+    known: BTreeMap<Arc<str>, Known>,
+    bytes: usize,
+    /// Nobody's time is over before.
+    next: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Known {
+    entry: Entry,
+    weight: usize,
+    since: Instant,
+    /// When its stamp was last seen to change.
+    at: Instant,
+    links: BTreeSet<LinkId>,
+    direct: Option<LinkId>,
+    /// When it is declared gone.
+    doomed: Option<Instant>,
+}
+
+/// Keys that others are to be told of.
+pub(super) type Changes = BTreeSet<Arc<str>>;
+
+/// Bytes that are no presence.
+#[derive(Debug)]
+pub(super) struct Malformed;
+
+impl Presence {
+    pub(super) fn new(now: Instant, session: &str, wall: u64) -> Self {
+        Self {
+            session: session.into(),
+            wall: (now, wall),
+            ours: None,
+            show_at: None,
+            shown_at: None,
+            known: BTreeMap::new(),
+            bytes: 0,
+            next: None,
+        }
+    }
+
+    /// What others are to see of us.
+    pub(super) fn present(&mut self, now: Instant, value: Option<LoroValue>) {
+        if value.is_some() || self.ours.is_some() {
+            self.ours = value;
+            self.show_soon(now);
+        }
+    }
+
+    /// Shows nothing more, and that at once.
+    pub(super) fn leave(&mut self, now: Instant) {
+        if self.ours.take().is_some() {
+            self.show_at = Some(now);
+        }
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.ours.is_some()
+    }
+
+    fn show_soon(&mut self, now: Instant) {
+        // A store drops the second of two entries of one millisecond, so two never go out in one.
+        let soon = self.shown_at.map_or(now, |last| now.max(last + PACE));
+        self.show_at = Some(self.show_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Somebody's time may be over then.
+    fn due(&mut self, at: Instant) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+
+    fn clock(&self, now: Instant) -> i64 {
+        let (start, wall) = self.wall;
+        let wall = wall.saturating_add(now.saturating_duration_since(start).as_millis() as u64);
+        i64::try_from(wall).unwrap_or(i64::MAX)
+    }
+
+    /// Shows ourselves: at once, with a stamp later than any of ours before.
+    fn show(&mut self, now: Instant) {
+        self.shown_at = Some(now);
+        self.show_at = self.ours.is_some().then(|| now + HEARTBEAT);
+        let before = self.known.get(&self.session).map_or(0, |known| known.entry.stamp);
+        let stamp = self.clock(now).max(before + 1);
+        let entry = Entry { key: self.session.clone(), value: self.ours.clone(), stamp };
+        self.keep(now, None, entry);
+    }
+
+    /// Reads presence that has come over a link. `direct` is the session that the link leads straight to, if known.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        direct: Option<&str>,
+        update: &[u8],
+    ) -> Result<Changes, Malformed> {
+        let entries = entries::parse(update).ok_or(Malformed)?;
+        // A guest shows itself alone, before it has heard of anybody.
+        let alone = entries.len() == 1 && matches!(link, LinkId::Guest(_));
+        let mut changes = Changes::new();
+        for entry in entries {
+            let key = entry.key.clone();
+            let straight = direct == Some(&*key) || alone && !self.known.contains_key(&key);
+            if self.hear(now, link, entry) {
+                changes.insert(key.clone());
+            }
+            if let Some(known) = self.known.get_mut(&key).filter(|known| known.links.contains(&link)) {
+                known.direct = if straight { Some(link) } else { known.direct };
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Whether it is news.
+    fn hear(&mut self, now: Instant, link: LinkId, entry: Entry) -> bool {
+        if let Some(known) = self.known.get_mut(&entry.key)
+            && known.entry.stamp >= entry.stamp
+        {
+            if known.entry == entry {
+                known.links.insert(link);
+            }
+            return false;
+        }
+        if entry.key == self.session {
+            // Somebody speaks for us: we speak louder, in a moment.
+            let stamp = entry.stamp;
+            if let Some(known) = self.known.get_mut(&self.session) {
+                known.entry.stamp = stamp;
+            }
+            let soon = now + CONTRADICTED;
+            self.show_at = Some(self.show_at.map_or(soon, |at| at.min(soon)));
+            return false;
+        }
+        self.keep(now, Some(link), entry)
+    }
+
+    fn keep(&mut self, now: Instant, link: Option<LinkId>, entry: Entry) -> bool {
+        let weight = entries::weight(&entry);
+        let before = self.known.get(&entry.key).map_or(0, |known| known.weight);
+        let full = before == 0 && self.known.len() >= MOST_KEYS || self.bytes - before + weight > MOST_BYTES;
+        if link.is_some() && (full || weight > MAX_PRESENCE) {
+            return false;
+        }
+        self.bytes = self.bytes - before + weight;
+        self.due(now + LIFETIME.min(MEMORY));
+        let links = link.into_iter().collect();
+        match self.known.get_mut(&entry.key) {
+            Some(known) => {
+                if known.entry.value.is_none() {
+                    known.since = now;
+                }
+                *known = Known { entry, weight, at: now, links, doomed: None, ..*known };
+            }
+            None => {
+                let known = Known { entry, weight, since: now, at: now, links, direct: None, doomed: None };
+                self.known.insert(known.entry.key.clone(), known);
+            }
+        }
+        true
+    }
+
+    /// A link has gone down.
+    pub(super) fn down(&mut self, now: Instant, link: LinkId) {
+        for (key, known) in &mut self.known {
+            known.links.remove(&link);
+            if known.direct != Some(link) {
+                continue;
+            }
+            known.direct = None;
+            if *key != self.session && known.entry.value.is_some() {
+                known.doomed = Some(now + GRACE);
+            }
+        }
+        self.due(now + GRACE);
+        if self.ours.is_some() {
+            self.show_soon(now);
+        }
+    }
+
+    /// Nothing comes over a link: whom it leads straight to is gone soon, unless it is heard of.
+    pub(super) fn interrupted(&mut self, now: Instant, link: LinkId) {
+        let there = |known: &&mut Known| known.direct == Some(link) && known.entry.value.is_some();
+        self.known.values_mut().filter(there).for_each(|known| known.doomed = Some(now + GRACE));
+        self.due(now + GRACE);
+        if self.ours.is_some() {
+            self.show_soon(now);
+        }
+    }
+
+    /// Something comes again. Who was declared gone meanwhile hears of it, and shows itself.
+    pub(super) fn resumed(&mut self, now: Instant, link: LinkId) {
+        self.known
+            .values_mut()
+            .filter(|known| known.direct == Some(link))
+            .for_each(|known| known.doomed = None);
+        if self.ours.is_some() {
+            self.show_soon(now);
+        }
+    }
+
+    /// Does what time alone brings about: the keys that others are to be told of, and whether anybody left.
+    pub(super) fn keep_time(&mut self, now: Instant) -> (Changes, bool) {
+        let mut changes = Changes::new();
+        if self.show_at.is_some_and(|at| at <= now) {
+            self.show(now);
+            changes.insert(self.session.clone());
+        }
+        let mut left = false;
+        if self.next.is_none_or(|next| next > now) {
+            return (changes, left);
+        }
+        let others = self.known.iter().filter(|(key, _)| **key != self.session);
+        let due: Vec<_> =
+            others.filter(|(_, known)| known.ends() <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            left |= self.end(now, &key, &mut changes);
+        }
+        let others = self.known.iter().filter(|(key, _)| **key != self.session);
+        self.next = others.map(|(_, known)| known.ends()).min();
+        (changes, left)
+    }
+
+    /// One entry's time is over. Whether somebody left.
+    fn end(&mut self, now: Instant, key: &Arc<str>, changes: &mut Changes) -> bool {
+        let Some(known) = self.known.get_mut(key) else { return false };
+        self.bytes -= known.weight;
+        if known.entry.value.is_none() {
+            self.known.remove(key);
+            return false;
+        }
+        known.entry.value = None;
+        if known.doomed.take().is_some() {
+            // Later than what it showed, by its own clock: so others believe it, unless it has shown itself since.
+            known.entry.stamp += 1;
+            changes.insert(key.clone());
+        }
+        known.weight = entries::weight(&known.entry);
+        self.bytes += known.weight;
+        known.at = now;
+        known.direct = None;
+        known.links.clear();
+        true
+    }
+
+    /// The updates that tell of these keys.
+    pub(super) fn updates(&self, keys: &BTreeSet<Arc<str>>, to: LinkId) -> Vec<Bytes> {
+        let told: Vec<&Known> = keys
+            .iter()
+            .filter_map(|key| self.known.get(key))
+            // Who told us needs not be told.
+            .filter(|known| !known.links.contains(&to))
+            .collect();
+        let mut updates = Vec::new();
+        let (mut from, mut len) = (0, 0);
+        for (at, known) in told.iter().enumerate() {
+            if len > 0 && len + known.weight > UPDATE {
+                updates.push(entries::join(told[from..at].iter().map(|known| &known.entry)));
+                (from, len) = (at, 0);
+            }
+            len += known.weight;
+        }
+        if from < told.len() {
+            updates.push(entries::join(told[from..].iter().map(|known| &known.entry)));
+        }
+        updates
+    }
+
+    /// The key under which we are known, alone.
+    pub(super) fn own_key(&self) -> BTreeSet<Arc<str>> {
+        [self.session.clone()].into()
+    }
+
+    /// Every key, those of sessions that are gone included.
+    pub(super) fn keys(&self) -> BTreeSet<Arc<str>> {
+        self.known.keys().cloned().collect()
+    }
+
+    /// The sessions that are there, but for ours.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &str> {
+        let there = self.known.values().filter(|known| known.entry.value.is_some());
+        there.map(|known| &*known.entry.key).filter(|key| *key != &*self.session)
+    }
+
+    /// Who is there, but for us.
+    pub(super) fn online(&self, now: Instant) -> Vec<Online> {
+        let there = self.known.values().filter(|known| known.entry.key != self.session);
+        let online = there.filter_map(|known| {
+            Some(Online {
+                session: known.entry.key.to_string(),
+                value: known.entry.value.clone()?,
+                since: now.saturating_duration_since(known.since),
+                links: known.links.iter().copied().collect(),
+                direct: known.direct,
+            })
+        });
+        online.collect()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.next.into_iter().chain(self.show_at).min()
+    }
+}
+
+impl Known {
+    /// When it is over, one way or the other.
+    fn ends(&self) -> Instant {
+        let lifetime = if self.entry.value.is_some() { LIFETIME } else { MEMORY };
+        let natural = self.at + lifetime;
+        self.doomed.map_or(natural, |at| at.min(natural))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    impl Presence {
+        /// How many are known, and how many bytes they are.
+        pub(in crate::engine) fn weight(&self) -> (usize, usize) {
+            (self.known.len(), self.bytes)
+        }
+    }
+
+    /// An update in which a session shows so many bytes.
+    pub(in crate::engine) fn shown(session: &str, len: usize) -> Bytes {
+        let entry =
+            Entry { key: session.into(), value: Some("x".repeat(len).into()), stamp: 1_800_000_000_000 };
+        entries::join(std::iter::once(&entry))
+    }
+}

@@ -1,0 +1,142 @@
+//! Rooms of data channels, made over y-webrtc signaling.
+
+use std::collections::BTreeSet;
+
+use peer_sdk::engine::LinkId;
+use rand::Rng;
+
+use crate::convergence::{assert_converged, assert_presence_of, assert_quiet, secs};
+use crate::for_seeds;
+use crate::network::{Weather, ms};
+use crate::world::World;
+
+/// Peers that have nothing but data channels.
+fn mesh(seed: u64, weather: Weather, size: usize, most: usize) -> World {
+    let mut world = World::seeded(seed, weather);
+    world.server();
+    for _ in 0..size {
+        world.peer(&[], most);
+    }
+    for peer in 0..size {
+        world.start(peer);
+        let pause = world.network.between((ms(0), ms(100)));
+        world.run_for(pause);
+    }
+    world
+}
+
+fn assert_connected(world: &World, most: usize) {
+    let size = world.peers.len();
+    let mut reached = BTreeSet::from([0]);
+    let mut edge = vec![0];
+    while let Some(peer) = edge.pop() {
+        edge.extend(world.neighbours(peer).into_iter().filter(|other| reached.insert(*other)));
+    }
+    assert_eq!(reached.len(), size, "all can be reached from the first");
+    for peer in 0..size {
+        let channels = world
+            .engine(peer)
+            .status()
+            .links
+            .iter()
+            .filter(|link| matches!(link.link, LinkId::Channel(_)))
+            .count();
+        assert!(channels <= most, "peer {peer} has {channels}");
+    }
+}
+
+#[test]
+fn a_small_room_becomes_a_full_mesh_even_when_signals_are_lost() {
+    for_seeds("a_small_room_becomes_a_full_mesh", 60, |seed| {
+        let weather = if seed.is_multiple_of(2) {
+            Weather::FAIR
+        } else {
+            Weather { signals_lost: 200, ..Weather::FAIR }
+        };
+        let mut world = mesh(seed, weather, 4, 8);
+        world.run_for(secs(120));
+        for peer in 0..4 {
+            assert_eq!(world.neighbours(peer).len(), 3, "peer {peer}");
+        }
+        world.edit(0);
+        world.run_for(secs(2));
+        world.network.weather = Weather::FAIR;
+        assert_converged_without_servers(&mut world);
+        assert_quiet(&mut world);
+    });
+}
+
+fn assert_converged_without_servers(world: &mut World) {
+    world.stop_server(0);
+    world.run_for(secs(5));
+    assert_converged(world);
+    world.start_server(0);
+}
+
+#[test]
+fn two_offers_at_once_make_one_channel() {
+    for_seeds("two_offers_at_once_make_one_channel", 100, |seed| {
+        let mut world = World::seeded(seed, Weather::FAIR);
+        world.server();
+        let [ana, ben] = [0, 1].map(|_| world.peer(&[], 8));
+        world.start(ana);
+        world.start(ben);
+        world.run_for(secs(10));
+        assert_eq!((world.neighbours(ana), world.neighbours(ben)), (vec![ben], vec![ana]));
+        world.annotate(ana, "hello");
+        world.run_for(ms(500));
+        assert_eq!(world.notes(ben), ["hello"]);
+    });
+}
+
+#[test]
+fn two_hundred_peers_with_eight_channels_each_stay_one_room() {
+    for_seeds("two_hundred_peers_with_eight_channels", 1, |seed| {
+        let size = 200;
+        let mut world = mesh(seed, Weather::FAIR, size, 8);
+        world.run_for(secs(30));
+        assert_connected(&world, 8);
+        for author in 0..5 {
+            world.annotate(author * 37 % size, &format!("note {author}"));
+        }
+        world.run_for(secs(5));
+        for reader in 0..size {
+            assert_eq!(world.notes(reader).len(), 5, "peer {reader}");
+        }
+        // A tenth of them dies at once.
+        for peer in (0..size).step_by(10) {
+            world.crash(peer);
+        }
+        world.run_for(secs(30));
+        world.annotate(1, "afterwards");
+        world.run_for(secs(5));
+        let up: Vec<_> = (0..size).filter(|peer| peer % 10 != 0).collect();
+        for reader in &up {
+            assert_eq!(world.notes(*reader).len(), 6, "peer {reader}");
+        }
+        assert_presence_of(&world, &up);
+    });
+}
+
+#[test]
+fn two_halves_that_grew_apart_find_each_other() {
+    for_seeds("two_halves_that_grew_apart", 10, |seed| {
+        let mut world = mesh(seed, Weather::FAIR, 12, 4);
+        world.run_for(secs(30));
+        for a in 0..6 {
+            for b in 6..12 {
+                let (a, b) = (world.peers[a].node, world.peers[b].node);
+                world.cut(a, b);
+            }
+        }
+        for _ in 0..20 {
+            let author = world.network.dice.random_range(0..12);
+            world.edit(author);
+            world.run_for(secs(3));
+        }
+        world.heal();
+        world.run_for(secs(240));
+        assert_connected(&world, 4);
+        assert_converged_without_servers(&mut world);
+    });
+}
