@@ -17,12 +17,14 @@ use crate::{
     reviewers::{self as day, USUAL},
 };
 
+mod capacity;
 mod common;
 mod plan;
 mod relay;
 mod reviewers;
 mod signaling;
 
+use capacity::CapacityArgs;
 use common::Common;
 use relay::RelayArgs;
 use reviewers::{Day, ReviewersArgs};
@@ -56,6 +58,8 @@ enum Command {
     /// The same for hours: does the server's memory grow?
     #[command(args_override_self = true)]
     Soak(Box<ReviewersArgs>),
+    /// Finds the largest count for which a scenario passes, by doubling and halving, or runs it at several counts.
+    Capacity(Box<CapacityArgs>),
     /// Runs what a plan says: a TOML file that names a scenario and its flags.
     Run {
         /// The plan.
@@ -91,6 +95,11 @@ impl Cli {
                 ensure!(!matches!(planned.command, Command::Run { .. }), "a plan cannot run a plan");
                 planned.run()
             }
+            Command::Capacity(args) => {
+                let report = args.report()?;
+                common::show(&report, args.json, args.html.as_deref())?;
+                Ok(report.passed())
+            }
             other => {
                 let report = other.report()?;
                 other.common().context("every scenario has these")?.show(&report)?;
@@ -109,7 +118,7 @@ impl Command {
             Self::Reviewers(args) => (day::run(&args.settings(Day::Reviewers)?)?, &USUAL),
             Self::Churn(args) => (day::run(&args.settings(Day::Churn)?)?, &USUAL),
             Self::Soak(args) => (day::run(&args.settings(Day::Soak)?)?, &SOAK),
-            Self::Run { .. } | Self::Floor { .. } => anyhow::bail!("this is no scenario"),
+            Self::Capacity(_) | Self::Run { .. } | Self::Floor { .. } => anyhow::bail!("this is no scenario"),
         };
         if let Some(common) = self.common() {
             common.judge(&mut report, usual);
@@ -122,7 +131,7 @@ impl Command {
             Self::Signaling(args) => Some(&args.common),
             Self::Relay(args) => Some(&args.common),
             Self::Reviewers(args) | Self::Churn(args) | Self::Soak(args) => Some(&args.common),
-            Self::Run { .. } | Self::Floor { .. } => None,
+            Self::Capacity(_) | Self::Run { .. } | Self::Floor { .. } => None,
         }
     }
 }

@@ -117,6 +117,10 @@ impl Ramp {
 
 /// How long it takes until so much is done at `rate`, which changes by `slope` a second.
 fn time_for(owed: f64, rate: f64, slope: f64) -> f64 {
+    // What a rounding error left over from the leg before is due at once.
+    if owed <= 0.0 {
+        return 0.0;
+    }
     if slope.abs() < 1e-9 {
         return owed / rate;
     }
@@ -155,6 +159,16 @@ mod tests {
         let early = all.iter().filter(|at| **at < secs(5)).count();
         assert!((120..=126).contains(&early), "{early}");
         assert_eq!(ramp("1s:0").next(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn legs_that_end_on_a_whole_number_lose_nothing() {
+        for legs in ["500ms:100 500ms:100", "500ms:100 500ms:0", "1s:2 1s:2 1s:4", "300ms:7 700ms:7 100ms:70"]
+        {
+            let all = happenings(&ramp(legs));
+            assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{legs}");
+        }
+        assert!((73..=75).contains(&happenings(&ramp("500ms:100 500ms:100")).len()));
     }
 
     #[test]

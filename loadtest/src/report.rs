@@ -126,7 +126,7 @@ impl Report {
                     self.fail(format!("{threshold} does not hold: {} is {found}", threshold.figure()));
                 }
                 None => {
-                    self.fail(format!("{threshold} cannot be told: {} was not measured", threshold.figure()))
+                    self.fail(format!("{threshold} cannot be told: {} was not measured", threshold.figure()));
                 }
             }
             self.thresholds.push(held);
@@ -271,6 +271,9 @@ impl fmt::Display for Report {
         for (name, value) in &self.figures {
             writeln!(to, "  {:<34}{value:>14}", name.replace('_', " "))?;
         }
+        for step in &self.steps {
+            writeln!(to, "{step}")?;
+        }
         for (kind, count) in &self.errors.0 {
             writeln!(to, "  {:<34}{:>14}", format!("errors: {kind}"), grouped(*count))?;
         }
@@ -284,6 +287,23 @@ impl fmt::Display for Report {
             writeln!(to, "FAILED: {failure}")?;
         }
         write!(to, "{}", if self.passed() { "passed" } else { "failed" })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figure = |name| self.report.figure(name).unwrap_or(Value::Unknown);
+        write!(
+            to,
+            "  {:>8}: {:>12} deliveries/s  p50 {:>8} ms  p99 {:>8} ms  {:>8} us CPU a delivery  {}",
+            grouped(self.value),
+            figure("deliveries_per_second"),
+            figure("latency_p50_ms"),
+            figure("latency_p99_ms"),
+            figure("server_cpu_us_per_delivery"),
+            if self.report.passed() { "passed" } else { "failed" }
+        )?;
+        self.report.failures.first().map_or(Ok(()), |failure| write!(to, ": {failure}"))
     }
 }
 

@@ -115,9 +115,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<Report> {
     let (costs, day) = thread::scope(|scope| {
         let crowd = scope.spawn(|| {
             stage.wait_for_start();
-            let day = crowd.live();
-            stage.leave();
-            day
+            let _at_work = stage.enter();
+            crowd.live()
         });
         let costs = stage.conduct(&window);
         (costs, crowd.join().expect("a crowd does not panic"))

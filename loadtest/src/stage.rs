@@ -97,6 +97,15 @@ impl Recent {
     }
 }
 
+/// A crew that is at work.
+pub(crate) struct AtWork<'a>(&'a Stage);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.done.fetch_add(1, Relaxed);
+    }
+}
+
 impl Stage {
     /// For so many crews.
     pub(crate) fn new(crews: usize) -> Self {
@@ -120,9 +129,9 @@ impl Stage {
         self.ready.wait();
     }
 
-    /// A crew is through.
-    pub(crate) fn leave(&self) {
-        self.done.fetch_add(1, Relaxed);
+    /// A crew is at work; it is through when what this returns is dropped, also by a panic.
+    pub(crate) fn enter(&self) -> AtWork<'_> {
+        AtWork(self)
     }
 
     /// When the run started.

@@ -3,23 +3,19 @@
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind, Read},
-    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
-use rustix::{
-    fd::OwnedFd,
-    time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-        timerfd_settime,
-    },
-};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::{
     client::{ClientError, Link, Upgraded},
     frame::{Frame, MAX_HEADER, MAX_PAYLOAD, Opcode},
 };
+
+mod alarm;
+
+use alarm::Alarm;
 
 /// What the members of a swarm speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -378,31 +374,4 @@ fn walk(
         }
     }
     Ok(used)
-}
-
-/// Wakes the poll at a moment, to the microsecond: its own timeout only knows milliseconds.
-struct Alarm {
-    timer: OwnedFd,
-    set_to: Option<Instant>,
-}
-
-impl Alarm {
-    fn new(poll: &Poll) -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
-        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), ALARM, Interest::READABLE)?;
-        Ok(Self { timer, set_to: None })
-    }
-
-    fn set(&mut self, moment: Instant, now: Instant) -> io::Result<()> {
-        if self.set_to == Some(moment) {
-            return Ok(());
-        }
-        let wait = moment.duration_since(now).max(Duration::from_nanos(1));
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let it_value = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
-        let flags = TimerfdTimerFlags::empty();
-        timerfd_settime(&self.timer, flags, &Itimerspec { it_interval: zero, it_value })?;
-        self.set_to = Some(moment);
-        Ok(())
-    }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,7 +12,6 @@ use clap::Args;
 
 use crate::{
     client::{Target, Token},
-    html,
     measure::{process::Process, scrape::Scraper},
     ramp::{Leg, Ramp},
     report::Report,
@@ -92,15 +91,19 @@ impl Common {
 
     /// Shows a report in the ways that were asked for.
     pub(super) fn show(&self, report: &Report) -> anyhow::Result<()> {
-        if let Some(file) = &self.html {
-            fs::write(file, html::page(report))
-                .with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        let mut out = io::stdout().lock();
-        let shown = if self.json { format!("{:#}", report.to_json()) } else { report.to_string() };
-        writeln!(out, "{shown}")?;
-        Ok(())
+        show(report, self.json, self.html.as_deref())
     }
+}
+
+/// Prints a report, as JSON or as text, and writes its page if there is to be one.
+pub(super) fn show(report: &Report, json: bool, html: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(file) = html {
+        fs::write(file, crate::html::page(report))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let shown = if json { format!("{:#}", report.to_json()) } else { report.to_string() };
+    writeln!(io::stdout().lock(), "{shown}")?;
+    Ok(())
 }
 
 /// A rate over warm-up and duration: the same all the time, or as the stages say, whose length is then the whole.

@@ -158,15 +158,13 @@ pub(super) fn measure<T: Send>(
     let crew = || {
         let gathered = Crew::gather(settings, pace, run);
         stage.wait_for_start();
-        let tally = gathered.and_then(|crew| Ok(crew.write(settings, pace, &stage)?));
-        stage.leave();
-        tally
+        let _at_work = stage.enter();
+        gathered.and_then(|crew| Ok(crew.write(settings, pace, &stage)?))
     };
     let aside = || {
         stage.wait_for_start();
-        let found = beside(stage.origin());
-        stage.leave();
-        found
+        let _at_work = stage.enter();
+        beside(stage.origin())
     };
     let (costs, tally, found) = thread::scope(|scope| {
         let (crew, aside) = (scope.spawn(crew), scope.spawn(aside));

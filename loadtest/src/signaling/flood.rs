@@ -146,9 +146,8 @@ pub(super) fn measure(settings: &Settings, pace: Pace, run: u32) -> anyhow::Resu
     let crew = |nth| {
         let gathered = Crew::gather(settings, pace, run, nth);
         stage.wait_for_start();
-        let tally = gathered.and_then(|crew| crew.publish(settings, &stage, nth));
-        stage.leave();
-        tally
+        let _at_work = stage.enter();
+        gathered.and_then(|crew| crew.publish(settings, &stage, nth))
     };
     let crew = &crew;
     thread::scope(|scope| -> anyhow::Result<()> {

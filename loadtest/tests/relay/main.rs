@@ -5,6 +5,7 @@
 mod double;
 #[path = "../support/run.rs"]
 mod run;
+#[path = "../support/server.rs"]
 mod server;
 
 use std::net::SocketAddr;
