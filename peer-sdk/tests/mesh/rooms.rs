@@ -152,3 +152,20 @@ async fn what_comes_through_two_servers_is_heard_once() {
     ana.close().await;
     ben.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_call_each_other_at_the_same_moment_connect_all_the_same() {
+    let server = Relay::start().await;
+    for round in 0..10 {
+        let room = format!("glare {round}");
+        let start = |name: &'static str| {
+            Peer::builder(&room).user(name).presence(IDLE).webrtc(rtc(&[&server.url()])).start()
+        };
+        let (ana, ben) = tokio::join!(start("ana"), start("ben"));
+        let (ana, ben) = (ana.unwrap(), ben.unwrap());
+        let begun = Instant::now();
+        tokio::join!(until_online(&ana, 1), until_online(&ben, 1));
+        assert!(begun.elapsed() < Duration::from_secs(4), "round {round}: {:?}", begun.elapsed());
+        tokio::join!(ana.close(), ben.close());
+    }
+}
