@@ -125,7 +125,7 @@ async fn the_published_adaptor_and_we_read_what_the_other_has_encrypted() {
     until_it_has(&mut page, "from ben").await;
     let mut late = client(&[&relay.url(), "sealed", &hex(&SECRET)]).await;
     until_it_has(&mut late, "from ben").await;
-    within("the ack", ben.wait_until(|status| status.acknowledged())).await;
+    within("the ack", ben.wait_until(peer_sdk::Status::acknowledged)).await;
     ana.close().await;
     ben.close().await;
 }
