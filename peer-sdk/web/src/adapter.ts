@@ -22,7 +22,7 @@ export interface Door {
   path: (path: Path, roundTrip?: number) => void
   /** Nothing has come for longer than the network explains. */
   quiet: () => void
-  /** It was interrupted and is back: the network may be, too. */
+  /** It was interrupted or quiet, and is back: the network may be, too. */
   resumed: () => void
   /** A data channel's connection has something to say over signaling. */
   signal: (data: unknown) => void

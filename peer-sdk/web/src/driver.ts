@@ -152,7 +152,12 @@ export class Driver {
         })
       },
       quiet: () => { alive(() => { this.tell({ type: 'quiet', link }) }) },
-      resumed: () => { alive(() => { this.sign() }) },
+      resumed: () => {
+        alive(() => {
+          this.tell({ type: 'resumed', link })
+          this.sign()
+        })
+      },
       signal: data => { alive(() => { this.tell({ type: 'local', channel: Number(link.split(' ')[1]), data }) }) }
     }
   }

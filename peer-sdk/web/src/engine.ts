@@ -24,6 +24,9 @@ const BEAT = 100
 /** How long to wait for something that was asked for before somebody else is asked. */
 const PATIENCE = 2000
 
+/** What the end of a link means, as if it had been ended from here. */
+const END_REASONS: Record<End, Reason | undefined> = { lost: undefined, refused: 'auth failed', foreign: 'foreign' }
+
 /** A hub or relay that we dial. Without `dialAt` it is being dialled, is up, or wants us no more. */
 interface Uplink { backoff: Backoff, dialAt: number | undefined, dialling: boolean }
 
@@ -71,6 +74,7 @@ export class Engine {
       case 'drained': this.links.get(input.link)?.flow.drained(input.bytes); break
       case 'down': this.down(now, input.link, input.end); break
       case 'quiet': this.presence.quiet(now, input.link); break
+      case 'resumed': this.presence.resumed(now, input.link); break
       case 'stored':
         if (!this.journal.answered(now, input.ticket, input.kept)) this.outputs.push({ type: 'event', event: { type: 'storeFailed' } })
         break
@@ -125,8 +129,9 @@ export class Engine {
     return [...this.links.values()].every(link => link.isCaughtUp(this.replica.version))
   }
 
-  /** The session at the other end of a data channel or in another tab. */
+  /** The session at the other end of a link, if it leads straight to one. A hub says who it is, a relay is nobody. */
   sessionOf (link: LinkId): string | undefined {
+    if (link.startsWith('uplink')) return this.links.get(link)?.host
     return link.startsWith('channel') ? this.mesh.peer(numberOf(link)) : this.tabs.get(link)
   }
 
@@ -194,7 +199,7 @@ export class Engine {
   }
 
   private down (now: number, id: LinkId, end: End): void {
-    this.lost(now, id, end === 'refused' ? 'auth failed' : undefined)
+    this.lost(now, id, END_REASONS[end])
   }
 
   /** A link is gone. */

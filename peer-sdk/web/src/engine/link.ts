@@ -58,6 +58,9 @@ export interface Heard {
 /** A question that is not answered yet. `mark` is the last update that was sent before it. */
 interface Join { deadline: number, tries: number, mark: number }
 
+/** The longest name of a session that a hub may give as its own, in bytes. */
+const MAX_NAME = 256
+
 type Message<T> = Extract<Incoming, { type: T }>
 
 export class Link {
@@ -65,6 +68,8 @@ export class Link {
   readonly newsOf = new Set<string>()
   /** The other end takes part in presence. */
   present = false
+  /** The session that a hub says it is. */
+  host: string | undefined
   readonly wire: Wire
   readonly flow: Flow
   private live = false
@@ -305,6 +310,7 @@ export class Link {
         return
       case MessageType.JoinResponseOk:
         if (!this.asks) return this.strike()
+        if (!this.isBetweenPeers) this.host = nameIn(message.extra)
         this.present = heard.wantsPresence = true
         return
       case MessageType.DocUpdate:
@@ -363,4 +369,9 @@ export class Link {
   get deadlines (): Array<number | undefined> {
     return [this.join?.deadline, this.exchangeAt, this.flow.inflight.deadline, this.fragments.deadline, this.flow.deadline]
   }
+}
+
+function nameIn (extra: Uint8Array | undefined): string | undefined {
+  if (extra === undefined || extra.length === 0 || extra.length > MAX_NAME) return undefined
+  return new TextDecoder().decode(extra)
 }

@@ -47,6 +47,8 @@ interface Name {
   /** Not to be called before. */
   restsUntil: number | undefined
   failures: number
+  /** While it rests: it speaks another protocol, and is not answered either. */
+  foreign: boolean
 }
 
 export class Mesh {
@@ -96,7 +98,7 @@ export class Mesh {
     if (this.names.size >= MOST_NAMES) {
       for (const [peer, { heard }] of this.names) if (now >= heard + HEARD) this.names.delete(peer)
     }
-    if (this.names.size < MOST_NAMES) this.names.set(from, { heard: now, restsUntil: undefined, failures: 0 })
+    if (this.names.size < MOST_NAMES) this.names.set(from, { heard: now, restsUntil: undefined, failures: 0, foreign: false })
     return true
   }
 
@@ -109,18 +111,18 @@ export class Mesh {
     if (!this.heard(now, from) || this.near.has(from)) return
     const known = this.channelTo(from)
     if (known === undefined) {
-      if (kind === 'offer' && this.makeRoom(now, from, present, out)) this.answer(now, from, data, out)
+      if (kind === 'offer' && !this.isForeign(now, from) && this.makeRoom(now, from, present, out)) this.answer(now, from, data, out)
       return
     }
     const [id, channel] = known
-    if (kind === 'offer') {
+    // Of a connection that is there, an offer negotiates it anew.
+    if (kind === 'offer' && !channel.open) {
       if (!yields(channel, token)) return
-      if (!channel.open) {
-        // Either our offer gives way, or the other end has given up what it began and begins anew.
-        this.cut(id, 'glare', out)
-        return this.answer(now, from, data, out)
-      }
-    } else if (kind === 'answer') {
+      // Either our offer gives way, or the other end has given up what it began and begins anew.
+      this.cut(id, 'glare', out)
+      return this.answer(now, from, data, out)
+    }
+    if (kind === 'answer') {
       channel.token = undefined
       if (!channel.open && !channel.answered) {
         channel.answered = true
@@ -171,6 +173,7 @@ export class Mesh {
     if (channel === undefined) return
     this.channels.delete(id)
     const name = this.names.get(channel.peer)
+    if (name !== undefined) name.foreign = reason === 'foreign'
     if (name !== undefined) name.restsUntil = this.restAfter(now, name, channel, reason, dice)
     const soon = now + dice.between(0, CALL)
     this.lookAt = Math.min(this.lookAt ?? Infinity, soon)
@@ -211,6 +214,10 @@ export class Mesh {
   }
 
   private rests (now: number, peer: string): boolean { return now < (this.names.get(peer)?.restsUntil ?? -Infinity) }
+
+  private isForeign (now: number, peer: string): boolean {
+    return this.rests(now, peer) && this.names.get(peer)?.foreign === true
+  }
 
   /** Whether there is room for a channel to this one, if need be in place of another. */
   private makeRoom (now: number, peer: string, present: Set<string>, out: Output[]): boolean {
@@ -266,7 +273,7 @@ export class Mesh {
 
   /** Offers to one peer, and makes sure that what becomes of it can be remembered. */
   private offer (now: number, peer: string, out: Output[]): void {
-    if (!this.names.has(peer)) this.names.set(peer, { heard: now - HEARD, restsUntil: undefined, failures: 0 })
+    if (!this.names.has(peer)) this.names.set(peer, { heard: now - HEARD, restsUntil: undefined, failures: 0, foreign: false })
     this.connect(now, peer, true, out)
   }
 

@@ -156,6 +156,12 @@ export class Presence {
     if (this.ours !== undefined) this.showSoon(now)
   }
 
+  /** Something comes again. Who was declared gone meanwhile hears of us, and shows itself. */
+  resumed (now: number, link: LinkId): void {
+    for (const known of this.known.values()) if (known.direct === link) known.doomed = undefined
+    if (this.ours !== undefined) this.showSoon(now)
+  }
+
   private doom (key: string, known: Known, at: number): void {
     if (key === this.session || known.entry.value === undefined) return
     known.doomed = Math.min(known.doomed ?? Infinity, at)

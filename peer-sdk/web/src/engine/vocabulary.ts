@@ -42,6 +42,8 @@ export type Input =
   | { type: 'down', link: LinkId, end: End }
   /** Nothing has come over a link for longer than the network explains: whoever is there has to show itself anew. */
   | { type: 'quiet', link: LinkId }
+  /** After that something comes again. */
+  | { type: 'resumed', link: LinkId }
   /** The answer to `append` and `compact`. */
   | { type: 'stored', ticket: number, kept: boolean }
   /** A signaling server has taken our subscription: at the start, and after each reconnect. */
@@ -99,8 +101,8 @@ export type EngineEvent =
   /** The document does not work any more: nothing reaches it. Start again, with what is stored. */
   | { type: 'documentBroken' }
 
-/** Whether a link that ended may be tried again: `refused` means not before `wake`. */
-export type End = 'lost' | 'refused'
+/** Whether a link that ended may be tried again: `refused` means not before `wake`, `foreign` not for a long while. */
+export type End = 'lost' | 'refused' | 'foreign'
 
 /** What kind of thing a y-webrtc signal is. */
 export type SignalKind = 'offer' | 'answer' | 'other'

@@ -4,6 +4,7 @@
 // (a Yjs application's label is 40 hex digits), and is let go.
 
 import type { Door, Port } from '../../adapter.js'
+import type { End } from '../../engine/vocabulary.js'
 import { Negotiation } from './negotiation.js'
 import { maxMessageSize } from './signal.js'
 import { Pulse } from './pulse.js'
@@ -49,7 +50,7 @@ export class Connection implements Port {
   private offered (channel: RTCDataChannel): void {
     const isOurs = channel.label === LABEL && channel.ordered && channel.maxRetransmits === null && channel.maxPacketLifeTime === null
     if (isOurs && this.channel === undefined) this.adopt(channel)
-    else this.end('speaks another protocol')
+    else this.end('speaks another protocol', 'foreign')
   }
 
   private adopt (channel: RTCDataChannel): void {
@@ -60,7 +61,9 @@ export class Connection implements Port {
     channel.onclose = () => { this.end('closed by the other side') }
     channel.onbufferedamountlow = () => { this.drained() }
     channel.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
-      if (typeof data !== 'string') this.door.received(new Uint8Array(data))
+      // We never say anything in text, and neither does anybody who speaks as we do.
+      if (typeof data === 'string') this.end('speaks another protocol', 'foreign')
+      else this.door.received(new Uint8Array(data))
     }
     if (channel.readyState === 'open') this.opened()
   }
@@ -150,11 +153,11 @@ export class Connection implements Port {
     setTimeout(() => { pc.close() }, FAREWELL)
   }
 
-  private end (why: string): void {
+  private end (why: string, end: End = 'lost'): void {
     if (this.over) return
     this.finish()
     this.pc.close()
-    this.door.down('lost', why)
+    this.door.down(end, why)
   }
 
   private finish (): void {

@@ -45,6 +45,7 @@ export class Pulse {
     if (received !== this.received) {
       this.received = received
       this.heardAt = now
+      if (this.isQuiet) this.door.resumed()
       this.isQuiet = false
     } else if (now - this.heardAt >= QUIET && !this.isQuiet) {
       this.isQuiet = true
