@@ -118,10 +118,14 @@ export class Link {
 
   /** Whether versions have been exchanged, and neither end lacks anything that it is known or has asked to lack. */
   isCaughtUp (ours: Version): boolean {
-    // Over a data channel who was shown a version and lacks nothing of it is silent.
-    const told = this.isBetweenPeers && !exceeds(ours, this.shown)
-    const given = !this.mayWrite || told || !exceeds(ours, this.theirs)
-    return this.live && given && !exceeds(this.theirs, ours)
+    return this.live && !exceeds(this.theirs, ours) && (!this.mayWrite || !exceeds(ours, this.told(this.theirs)))
+  }
+
+  /** What the other end has, or has been shown: over a data channel who was shown something that it does not lack is silent. */
+  private told (held: Version): Version {
+    const told = new Map(held)
+    if (this.isBetweenPeers) raise(told, this.shown)
+    return told
   }
 
   /** Asks: shows our version, wants what is missing. */
@@ -142,7 +146,7 @@ export class Link {
   /** Announces: shows our version, wants nothing. Nothing is said to whom it tells nothing new. */
   private announce (hands: Hands): void {
     const ours = hands.replica.version
-    if (this.live && exceeds(ours, this.flow.inflight.promised(this.theirs)) && exceeds(ours, this.shown)) this.show(hands)
+    if (this.live && exceeds(ours, this.told(this.flow.inflight.promised(this.theirs)))) this.show(hands)
   }
 
   /** What others wrote is to be passed on. */
