@@ -173,7 +173,7 @@ export class World {
     this.wires = this.wires.filter(({ a, b }) => a.node !== node && b.node !== node)
     this.queue = this.queue.filter(({ act }) => act !== undefined)
     node.tell = () => {}
-    this.after(3200, () => { for (const { node, link } of ends) node.tell({ type: 'quiet', link }) })
+    this.after(3000, () => { for (const { node, link } of ends) node.tell({ type: 'quiet', link }) })
   }
 
   announce (from: Node): void {

@@ -1,13 +1,16 @@
 // The review page: one peer, one plan, and whoever looks at it.
-import { LoroDoc } from 'loro-crdt'
+import * as loro from 'loro-crdt/web'
 import { indexedDB, Peer, webrtc, websocket, type Adapter, type PeerEvent } from '../../src/index'
 import { type Address, readAddress, shareable, writeAddress } from './address'
 import { h, pour } from './dom'
 import { annotate, readPlan, reply, resolve, takeBack, writeSample, type Plan } from './plan'
 import { type Doings, type Known, nameOf, type Shown, view } from './view'
+import { isAlone } from './words'
 
 const NAMES = ['Otter', 'Heron', 'Lynx', 'Wren', 'Hare', 'Tern', 'Marten', 'Robin', 'Vole', 'Swift', 'Newt', 'Finch']
 const LONGEST_NAME = 40
+/** How long it takes to connect, more or less: before that it is not worth a word that nobody is there. */
+const PATIENCE = 2500
 
 /** What a reviewer shows, read from what a stranger sends. */
 function parseShown (shown: unknown): Shown | undefined {
@@ -32,7 +35,7 @@ function kept (name: string, fresh: () => string): string {
 const random = (below: number): number => Math.floor(Math.random() * below)
 
 class Review {
-  readonly doc = new LoroDoc()
+  readonly doc = new loro.LoroDoc()
   readonly peer: Peer<Shown>
   private readonly user = kept('review user', () => `r-${random(36 ** 8).toString(36)}`)
   private name = kept('review name', () => `${NAMES[random(NAMES.length)] ?? 'Reviewer'} ${10 + random(90)}`)
@@ -43,6 +46,7 @@ class Review {
   private showsDone = false
   private warning: string | undefined
   private drawn = false
+  private aloneSince: number | undefined = Date.now()
 
   constructor (readonly address: Address) {
     this.peer = new Peer<Shown>({
@@ -53,7 +57,12 @@ class Review {
       presence: { name: this.name, cursor: null },
       parsePresence: parseShown
     })
-    this.peer.subscribe(this.draw)
+    this.peer.subscribe(() => {
+      if (!isAlone(this.peer.status)) this.aloneSince = undefined
+      else if (this.aloneSince === undefined) this.aloneSince = Date.now()
+      setTimeout(this.draw, PATIENCE)
+      this.draw()
+    })
     this.peer.presence.subscribe(this.draw)
     this.peer.onEvent(event => { this.happened(event) })
     this.doc.subscribe(() => { this.read() })
@@ -123,6 +132,7 @@ class Review {
       status: this.peer.status,
       presence: this.peer.presence.view,
       isOffline: !navigator.onLine,
+      isAlone: this.aloneSince !== undefined && (!navigator.onLine || Date.now() - this.aloneSince >= PATIENCE),
       hubs: this.address.hubs.length,
       servers: this.address.signaling.length,
       hasWebRtc: typeof RTCPeerConnection !== 'undefined',
@@ -234,6 +244,10 @@ function landing (): void {
     h('button', { class: 'button main', type: 'submit' }, 'Open'))
   pour(document.getElementById('app') ?? document.body, h('div', { id: 'app' }, h('main', { class: 'landing' }, form)))
 }
+
+// This build of Loro waits for its bytes, and takes them from what is kept of the page.
+const { default: startLoro } = loro as unknown as { default: (from: { module_or_path: string }) => Promise<unknown> }
+await startLoro({ module_or_path: 'loro_wasm_bg.wasm' })
 
 const address = readAddress(location.hash)
 window.addEventListener('hashchange', () => { location.reload() })

@@ -2,7 +2,7 @@
 import type { LinkState, PresenceView, Someone, Status } from '../../src/index'
 import { h, svg } from './dom'
 import type { Annotation, Plan, Reply, Step } from './plan'
-import { agoWords, diskLine, hubLine, hueOf, initials, isAlone, type Line, meshLine, onlineWords, pathWords } from './words'
+import { agoWords, diskLine, hubLine, hueOf, initials, type Line, meshLine, onlineWords, pathWords } from './words'
 
 /** What each reviewer shows. */
 export interface Shown { name: string, cursor: { step_id: string } | null }
@@ -15,6 +15,8 @@ export interface Known {
   user: string
   name: string
   isOffline: boolean
+  /** For so long that it is worth saying: nothing leaves this browser. */
+  isAlone: boolean
   hubs: number
   servers: number
   hasWebRtc: boolean
@@ -43,11 +45,10 @@ export interface Doings {
 const MOST_FACES = 6
 
 export function view (known: Known, doings: Doings): HTMLElement {
-  const { plan, status } = known
+  const { plan } = known
   return h('div', { id: 'app' },
     h('a', { class: 'skip', href: '#plan', onclick: (event: Event) => { event.preventDefault(); document.getElementById('plan')?.focus() } }, 'To the plan'),
     bar(known, doings),
-    (known.isOffline || (status.loaded && isAlone(status) && status.storage !== 'loading')) && offline(known),
     h('div', { class: 'page' },
       h('main', { id: 'plan', tabindex: -1 },
         known.warning !== undefined && h('p', { class: 'warn', role: 'alert' }, known.warning),
@@ -71,7 +72,8 @@ function bar (known: Known, doings: Doings): HTMLElement {
         ...people.slice(0, MOST_FACES - 1).map(peer => face(peer.user, nameOf(peer))),
         people.length >= MOST_FACES && h('span', { class: 'face more' }, `+${people.length - MOST_FACES + 1}`)),
       h('span', { id: 'online' }, onlineWords(presence.online))),
-    h('button', { class: 'button main', type: 'button', onclick: doings.share }, 'Share')))
+    h('button', { class: 'button main', type: 'button', onclick: doings.share }, 'Share')),
+    known.status.loaded && known.isAlone && offline(known))
 }
 
 function mark (): Element {
@@ -85,10 +87,10 @@ function offline ({ isOffline }: Known): HTMLElement {
     `${isOffline ? 'You are offline.' : 'Nobody is reached at the moment.'} Go on reviewing: your notes are kept, and sent when there is a way.`))
 }
 
-function empty ({ status, hasPlan }: Known, doings: Doings): HTMLElement {
+function empty ({ status, hasPlan, isAlone }: Known, doings: Doings): HTMLElement {
   if (hasPlan) return h('div', { class: 'empty' }, h('h2', {}, 'The plan has no steps yet'), h('p', {}, 'They show up here as they are written.'))
   return h('div', { class: 'empty' },
-    h('h2', {}, status.caughtUp || isAlone(status) ? 'Waiting for the plan' : 'Fetching the plan…'),
+    h('h2', {}, status.caughtUp || isAlone ? 'Waiting for the plan' : 'Fetching the plan…'),
     h('p', {}, 'It shows up here as soon as its author, or anybody who has it, can be reached.'),
     h('button', { class: 'button', type: 'button', onclick: doings.start }, 'Write a sample plan instead'))
 }

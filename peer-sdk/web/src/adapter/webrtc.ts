@@ -114,6 +114,8 @@ class Running implements MeshPort {
     const now = performance.now()
     if (now - this.problemAt < PROBLEM_EVERY) return
     this.problemAt = now
+    // So that they are told, too.
+    this.announce()
     this.ear.password(problem)
   }
 

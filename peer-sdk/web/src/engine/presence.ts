@@ -22,7 +22,7 @@ const LIFETIME = 30_000
 /** How long a session may take to show itself over another link. */
 const GRACE = 1500
 /** The same, when its link was quiet for a while already. */
-const QUIET_GRACE = 800
+const QUIET_GRACE = 700
 /** How long it is remembered that a session is gone, so that nobody brings it back. */
 const MEMORY = 300_000
 /** The least time between two showings of ours, and after somebody has contradicted us. */

@@ -11,7 +11,7 @@ const LOOK = 1000
 const LOOK_CLOSELY = 300
 /** Without a packet for so long, it is looked at closely, and then counts as quiet. */
 const AMISS = 2500
-const QUIET = 3200
+const QUIET = 3000
 
 export class Pulse {
   private timer: ReturnType<typeof setTimeout> | undefined
