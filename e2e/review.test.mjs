@@ -240,7 +240,7 @@ describe('the review page', { timeout: 600_000 }, () => {
     const server = await relay(t)
     const { room, ...at } = roomAt(server)
     const [ana, ben] = await roomAt(server, { room }).all('Ana', 'Ben')
-    await stranger(server.url, room)
+    t.after(await stranger(server.url, room))
     await ana.until('the stranger', () => document.body.textContent.includes('<img src=x onerror=hacked=1>'))
     await ben.annotate(1, 'still here')
     await ana.reads('still here')
@@ -273,6 +273,7 @@ async function stranger (url, room) {
     const store = new EphemeralStore(30_000)
     store.set(key, value)
     const bytes = store.encodeAll()
+    store.destroy()
     if (bytes.length < 200_000) update('%EPH', [bytes], ++batch)
   }
   update('%EPH', [Uint8Array.of(255, 255, 255, 255, 255, 1)], ++batch)
@@ -281,4 +282,5 @@ async function stranger (url, room) {
   for (const value of [null, 7, 'text', [], { id: 1 }, { id: 'a', step_id: 's1', author: hostile, text: hostile, at: 1, resolved: 'yes', replies: 'none' }, { id: 'b', step_id: 's1', author: {}, text: 'x', at: 1 }, { id: 'c', step_id: {}, author: 'x', text: 'x', at: Infinity }]) annotations.push(value)
   doc.commit()
   update('%LOR', [doc.export({ mode: 'update' })], ++batch)
+  return () => socket.terminate()
 }

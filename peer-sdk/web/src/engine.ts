@@ -231,7 +231,7 @@ export class Engine {
   }
 
   private close (now: number): void {
-    this.presence.present(now, undefined)
+    this.presence.leave(now)
     this.flushPresence(now)
     for (const link of this.links.values()) link.leave(this.outputs)
   }

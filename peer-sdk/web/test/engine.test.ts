@@ -209,6 +209,8 @@ describe('presence', () => {
     world.join(ana, ben)
     world.join(ana, cem)
     world.run(1000)
+    // Just after it has shown something else.
+    ben.show({ user: 'ben', state: 1 })
     ben.tell({ type: 'close' })
     world.run(200)
     expect(ana.sees()).toEqual(['cem'])

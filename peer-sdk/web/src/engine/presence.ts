@@ -65,6 +65,12 @@ export class Presence {
     this.showSoon(now)
   }
 
+  /** Shows nothing more, at once: there is no later. */
+  leave (now: number): void {
+    this.present(now, undefined)
+    if (this.showAt !== undefined) this.showAt = now
+  }
+
   get isPresent (): boolean { return this.ours !== undefined }
 
   private showSoon (now: number): void {
