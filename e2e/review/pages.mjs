@@ -66,6 +66,13 @@ export class Reviewer {
           window.connections.push(this)
         }
       }
+      // How long after the navigation the plan is on the screen.
+      const observer = new MutationObserver(() => {
+        if (document.querySelector('[data-step]') === null) return
+        window.planAt = performance.now()
+        observer.disconnect()
+      })
+      observer.observe(document, { childList: true, subtree: true })
       if (withoutWebRtc) delete window.RTCPeerConnection
     }, withoutWebRtc)
     await page.goto(url)

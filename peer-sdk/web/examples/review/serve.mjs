@@ -1,4 +1,4 @@
-// Serves the review page: `node serve.mjs [--port 8080] [--host 127.0.0.1]`.
+// Serves the review page: `node serve.mjs [--port 8080] [--host 127.0.0.1] [--root FOLDER]`. Without a folder it is built first.
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import http from 'node:http'
@@ -26,7 +26,7 @@ export async function serveReview (root, { port = 0, host = '127.0.0.1' } = {}) 
 }
 
 if (process.argv[1] === import.meta.filename) {
-  const { values } = parseArgs({ options: { port: { type: 'string', default: '8080' }, host: { type: 'string', default: '127.0.0.1' } } })
-  const { url } = await serveReview(await buildReview(), { port: Number(values.port), host: values.host })
+  const { values } = parseArgs({ options: { port: { type: 'string', default: '8080' }, host: { type: 'string', default: '127.0.0.1' }, root: { type: 'string' } } })
+  const { url } = await serveReview(values.root ?? await buildReview(), { port: Number(values.port), host: values.host })
   console.log(`the review page is at ${url}`)
 }

@@ -27,6 +27,8 @@ const HEARD = 60_000
 /** When to say that we are there while there are too few channels: at first and at most. */
 const CALL = 1000
 const SLOWEST_CALL = 30_000
+/** Within what time many answer an announcement; few need less. */
+const SPREAD = 300
 /** How often otherwise, for each ten in the room: so that two halves that grew apart hear of each other. */
 const REMINDER = 30_000
 /** Names that are remembered at most. */
@@ -104,7 +106,8 @@ export class Mesh {
 
   announced (now: number, from: string, dice: Dice): void {
     // Not all at once: the newcomer has room for some of us only.
-    if (this.heard(now, from)) this.lookAt = Math.min(this.lookAt ?? Infinity, now + dice.between(0, 300))
+    const spread = Math.min(SPREAD, SPREAD / 10 * this.names.size)
+    if (this.heard(now, from)) this.lookAt = Math.min(this.lookAt ?? Infinity, now + dice.between(0, spread))
   }
 
   signalled (now: number, from: string, kind: SignalKind, token: number | undefined, data: unknown, present: Set<string>, out: Output[]): void {

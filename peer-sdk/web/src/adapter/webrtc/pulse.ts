@@ -44,7 +44,10 @@ export class Pulse {
     const received = (pair.responsesReceived ?? 0) + (pair.requestsReceived ?? 0) + (pair.bytesReceived ?? 0)
     if (received !== this.received) {
       this.received = received
-      this.heardAt = now
+      // It may have come at any time since the last look.
+      const { lastPacketReceivedTimestamp: last } = pair as { lastPacketReceivedTimestamp?: number }
+      const age = last === undefined ? 0 : Math.max(0, pair.timestamp - last)
+      this.heardAt = Math.max(this.heardAt, now - age)
       if (this.isQuiet) this.door.resumed()
       this.isQuiet = false
     } else if (now - this.heardAt >= QUIET && !this.isQuiet) {
