@@ -51,7 +51,7 @@ class Hall {
   }
 
   private get locks (): LockManager | undefined {
-    return typeof navigator === 'undefined' ? undefined : (navigator as { locks?: LockManager }).locks
+    return typeof navigator === 'undefined' ? undefined : (navigator as { locks?: LockManager | null }).locks ?? undefined
   }
 
   say (said: Said): void {
