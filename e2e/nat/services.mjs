@@ -7,7 +7,7 @@ import { SERVER, TURN, until } from './lab.mjs'
 import { Peer } from './peer.mjs'
 
 const startMs = 30_000
-const secret = 'a-secret-that-only-this-lab-knows'
+export const secret = 'a-secret-that-only-this-lab-knows'
 const target = process.env.CARGO_TARGET_DIR ?? path.join(import.meta.dirname, '../../target')
 const signalingServer = process.env.E2E_SIGNALING_SERVER ?? path.join(target, 'debug/signaling-server')
 const turnConfig = process.env.TURN_CONFIG_BIN ?? path.join(path.dirname(signalingServer), 'turn-config')
@@ -34,7 +34,7 @@ async function startServer (lab) {
   await listening(lab, server, 'server.log', () => lab.log('server.log').includes('listening on'))
 }
 
-async function startTurn (lab, more) {
+export async function startTurn (lab, more) {
   writeFileSync(lab.file('turn.toml'), `
     realm = "turn.test"
     [listen]
@@ -68,7 +68,7 @@ function relays (lab) {
   }
 }
 
-function listening (lab, child, log, check) {
+export function listening (lab, child, log, check) {
   return until(`${log} says it is ready`, startMs, () => {
     if (child.exitCode !== null) throw new Error(`it ended early:\n${lab.log(log)}`)
     return check()
@@ -76,7 +76,7 @@ function listening (lab, child, log, check) {
 }
 
 /** A certificate for coturn; returns the hash of its key, by which Chromium is told to trust it. */
-function makeCertificate (lab) {
+export function makeCertificate (lab) {
   const key = lab.file('key.pem')
   const certificate = lab.file('cert.pem')
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2',

@@ -1,0 +1,102 @@
+// A client of y-webrtc signaling servers, of several at once.
+//
+// One server is as good as another, so everything is published on all of them, one that is down is no event of importance,
+// and what comes through two of them comes twice. Nothing is queued for a server that is not connected: signals go stale,
+// and whoever gets no answer begins anew.
+
+import type { SignalingState } from '../../adapter.js'
+import { Backoff } from '../../engine/backoff.js'
+import { Liveness } from '../live.js'
+
+/** How long connecting may take, in milliseconds. */
+const CONNECT = 5000
+/** How long nothing may come before it is asked for. */
+const IDLE = 5000
+/** Bytes that may wait for a socket. A signal that would wait longer is left out. */
+const MOST_WAITING = 1 << 20
+
+/** One server, connected to as well as it can be. */
+export class Server {
+  readonly name: string
+  state: SignalingState['state'] = 'connecting'
+  private socket: WebSocket | undefined
+  private live: Liveness | undefined
+  private timer: ReturnType<typeof setTimeout> | undefined
+  private readonly backoff = new Backoff()
+  private over = false
+
+  /** `up` is called when the topic is subscribed, `heard` with each frame, `changed` when the state is another one. */
+  constructor (private readonly url: URL, private readonly topic: string, private readonly told: { up: () => void, heard: (frame: unknown) => void, changed: () => void }) {
+    this.name = `${url.protocol}//${url.host}`
+    this.connect()
+  }
+
+  private connect (): void {
+    clearTimeout(this.timer)
+    const socket = new WebSocket(this.url)
+    this.socket = socket
+    this.timer = setTimeout(() => { this.lost() }, CONNECT)
+    socket.onopen = () => { this.opened(socket) }
+    socket.onclose = () => { this.lost() }
+    socket.onmessage = ({ data }: MessageEvent<unknown>) => {
+      this.live?.heard()
+      this.told.heard(data)
+    }
+  }
+
+  private opened (socket: WebSocket): void {
+    clearTimeout(this.timer)
+    this.backoff.up(performance.now())
+    this.live = new Liveness({
+      idle: IDLE,
+      ask: () => { socket.send('{"type":"ping"}') },
+      dead: () => { this.lost() },
+      buffered: () => socket.bufferedAmount
+    })
+    socket.send(JSON.stringify({ type: 'subscribe', topics: [this.topic] }))
+    this.set('connected')
+    this.told.up()
+  }
+
+  private lost (): void {
+    this.drop()
+    if (this.over) return
+    this.set('waiting')
+    this.timer = setTimeout(() => { this.connect() }, this.backoff.down(performance.now(), Math.random()))
+  }
+
+  private drop (): void {
+    clearTimeout(this.timer)
+    this.live?.stop()
+    this.live = undefined
+    const { socket } = this
+    this.socket = undefined
+    if (socket === undefined) return
+    socket.onopen = socket.onclose = socket.onmessage = null
+    socket.close()
+  }
+
+  private set (state: SignalingState['state']): void {
+    if (this.state === state) return
+    this.state = state
+    this.told.changed()
+  }
+
+  send (frame: string): void {
+    if (this.state === 'connected' && this.socket !== undefined && this.socket.bufferedAmount < MOST_WAITING) this.socket.send(frame)
+  }
+
+  /** The network may be back: no more waiting, and a server that seems to be there has to prove it. */
+  wake (): void {
+    if (this.state === 'connected') this.live?.prove()
+    else if (this.state === 'waiting' && this.socket === undefined) {
+      this.backoff.reset()
+      this.connect()
+    }
+  }
+
+  close (): void {
+    this.over = true
+    this.drop()
+  }
+}

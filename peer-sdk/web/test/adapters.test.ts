@@ -1,0 +1,143 @@
+import 'fake-indexeddb/auto'
+import { readFileSync } from 'node:fs'
+import { IDBFactory } from 'fake-indexeddb'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { UrlError, indexedDB, webrtc, websocket } from '../src/index'
+import { open, parse, publish, publishedOn } from '../src/adapter/webrtc/envelope'
+import { IceSource, parseIce } from '../src/adapter/webrtc/ice'
+import { deriveCipher } from '../src/adapter/webrtc/seal'
+import { MAX_SDP, fingerprintOf, kindOf, maxMessageSize, parseSignal } from '../src/adapter/webrtc/signal'
+
+beforeEach(() => { globalThis.indexedDB = new IDBFactory() })
+afterEach(() => { vi.unstubAllGlobals() })
+
+describe('IndexedDB', () => {
+  it('gives back what it was given, in order, and of this room only', async () => {
+    const [ana, ben] = await Promise.all([indexedDB('db').open('a'), indexedDB('db').open('b')])
+    await ana.append(Uint8Array.of(1))
+    await ben.append(Uint8Array.of(9))
+    await ana.append(Uint8Array.of(2))
+    ana.close()
+    const again = await indexedDB('db').open('a')
+    expect(await again.load()).toEqual([Uint8Array.of(1), Uint8Array.of(2)])
+    again.close()
+    ben.close()
+  })
+
+  it('puts a snapshot in the place of what this tab knows, and leaves what another tab has written', async () => {
+    const [one, two] = await Promise.all([indexedDB('db').open('a'), indexedDB('db').open('a')])
+    await one.append(Uint8Array.of(1))
+    await two.append(Uint8Array.of(2))
+    await one.compact(Uint8Array.of(10))
+    expect(await (await indexedDB('db').open('a')).load()).toEqual([Uint8Array.of(2), Uint8Array.of(10)])
+    const three = await indexedDB('db').open('a')
+    await three.load()
+    await three.compact(Uint8Array.of(12))
+    expect(await (await indexedDB('db').open('a')).load()).toEqual([Uint8Array.of(12)])
+  })
+
+  it('says so where the browser has none', async () => {
+    vi.stubGlobal('indexedDB', undefined)
+    await expect(indexedDB('db').open('a')).rejects.toThrow('no IndexedDB')
+  })
+})
+
+describe('addresses', () => {
+  it('are dialled, or refused without showing their token', () => {
+    expect(websocket('wss://hub.example/room?x=1', { token: 's&cret' }).name).toBe('wss://hub.example/room')
+    expect(() => websocket('http://hub.example/?token=secret')).toThrow(UrlError)
+    for (const bad of ['http://hub.example/?token=secret', 'nonsense?token=secret']) {
+      try {
+        websocket(bad)
+      } catch (error) {
+        expect(String(error)).not.toContain('secret')
+      }
+      expect(() => webrtc({ signaling: bad })).toThrow('only ws and wss')
+    }
+    expect(() => webrtc({ signaling: Array.from({ length: 17 }, (_, n) => `ws://s${n}`) })).toThrow('17 signaling servers, limit is 16')
+  })
+})
+
+describe('signaling', () => {
+  const signal = { type: 'signal', from: 'a', to: 'b', token: 1763888400123.4568, signal: { type: 'renegotiate', renegotiate: true } } as const
+
+  it('is read as it was published, with and without a password, the token to the last bit', async () => {
+    const cipher = await deriveCipher('password', 'room')
+    for (const said of [signal, { type: 'announce', from: 'a' } as const]) {
+      for (const key of [undefined, cipher]) {
+        const frame = await publish('room', said, key)
+        expect(await open(publishedOn('room', frame), key)).toEqual(said)
+        expect(publishedOn('another', frame)).toBeUndefined()
+      }
+    }
+    const sealed = JSON.parse(await publish('room', signal, cipher))
+    expect(sealed).toMatchObject({ from: 'a', to: 'b' })
+    expect(JSON.stringify(sealed)).not.toContain('renegotiate')
+  })
+
+  it('opens what y-webrtc has encrypted', async () => {
+    const golden = readFileSync(new URL('../../tests/golden/y_webrtc_sealed.txt', import.meta.url), 'utf8').trim()
+    const cipher = await deriveCipher('a password', 'a room')
+    expect(await cipher!.unseal(golden)).toMatchObject({ to: 'b', from: 'a', type: 'signal', token: 1763888400123.4568 })
+  })
+
+  it('tells passwords that do not fit apart', async () => {
+    const [cipher, other] = await Promise.all([deriveCipher('password', 'room'), deriveCipher('other', 'room')])
+    const data = publishedOn('room', await publish('room', signal, cipher))
+    expect(await open(data, other)).toBe('different')
+    expect(await open(data, undefined)).toBe('missing')
+    expect(await open(publishedOn('room', await publish('room', signal, undefined)), cipher)).toBe('superfluous')
+  })
+
+  it('passes over junk', async () => {
+    for (const frame of ['', 'null', '[]', '{', '{"type":"pong"}', '{"type":"publish","topic":7,"data":1}', '['.repeat(100_000), 7, new ArrayBuffer(4)]) {
+      expect(publishedOn('room', frame)).toBeUndefined()
+    }
+    for (const data of [null, [1], {}, { type: 'announce' }, { type: 'announce', from: '' }, { type: 'announce', from: 'x'.repeat(129) }, { type: 'signal', from: 'a', signal: {} }, { type: 'signal', from: 'a', to: 'b', signal: 'offer' }, { type: 'new', from: 'a' }]) {
+      expect(parse(data)).toBeUndefined()
+    }
+    const cipher = (await deriveCipher('password', 'room'))!
+    for (const text of ['', 'not base64!', btoa('AES'), 'A'.repeat(300_000)]) expect(await cipher.unseal(text)).toBeUndefined()
+    const sealed = await cipher.seal({ a: 1 })
+    for (let at = 0; at < sealed.length; at += 3) expect(await cipher.unseal(sealed.slice(0, at))).toBeUndefined()
+  })
+
+  it("understands simple-peer's signals and refuses what is none", () => {
+    const sdp = 'v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 00:01\r\na=max-message-size:1000\r\n'
+    expect(parseSignal({ type: 'offer', sdp })).toEqual({ kind: 'offer', sdp })
+    expect(kindOf({ type: 'answer', sdp })).toBe('answer')
+    expect(kindOf({ candidate: {} })).toBe('other')
+    expect(parseSignal({ candidate: { candidate: 'candidate:1 1 udp 1 192.0.2.1 9 typ host', sdpMid: 'evil' } })).toEqual({ kind: 'candidate', candidate: { candidate: 'candidate:1 1 udp 1 192.0.2.1 9 typ host', sdpMLineIndex: 0 } })
+    expect(parseSignal({ type: 'renegotiate', renegotiate: true })).toEqual({ kind: 'renegotiate' })
+    expect([fingerprintOf(sdp), maxMessageSize(sdp)]).toEqual(['sha-256 00:01', 1000])
+    expect([maxMessageSize('a=max-message-size:0\r\n'), maxMessageSize('a=max-message-size:999999999\r\n'), maxMessageSize('')]).toEqual([262_144, 262_144, 65_536])
+    for (const junk of [null, 7, [], {}, { type: 'offer' }, { type: 'rollback', sdp }, { type: 'offer', sdp: sdp + 'a=x\r\n'.repeat(MAX_SDP) }, { type: 'offer', sdp: `${sdp}m=video 9 RTP 96\r\n` }, { candidate: 7 }, { candidate: { candidate: '' } }, { candidate: { candidate: 'x'.repeat(513) } }, { renegotiate: 'yes' }]) {
+      expect(parseSignal(junk)).toBeUndefined()
+    }
+  })
+})
+
+describe('servers for ICE', () => {
+  it('are read from an answer, or the answer is refused', () => {
+    expect(parseIce('{"iceServers":[{"urls":"stun:a"},{"urls":["turn:b"],"username":"u","credential":"c"}],"ttl":60}')).toEqual({ servers: [{ urls: ['stun:a'] }, { urls: ['turn:b'], username: 'u', credential: 'c' }], ttl: 60 })
+    const many = JSON.stringify({ iceServers: Array.from({ length: 17 }, () => ({ urls: 'stun:a' })) })
+    for (const bad of ['', 'null', '[]', '{}', '{"iceServers":[7]}', '{"iceServers":[{"urls":[7]}]}', `{"iceServers":[{"urls":"${'x'.repeat(600)}"}]}`, many, 'x'.repeat(70_000)]) {
+      expect(() => parseIce(bad)).toThrow()
+    }
+  })
+
+  it('are asked for once while they are fresh, and those of before serve while there are no new ones', async () => {
+    let answers = 0
+    const body = '{"iceServers":[{"urls":"stun:a"}],"ttl":3600}'
+    vi.stubGlobal('fetch', async () => { answers++; return { status: 200, text: async () => body } })
+    const source = new IceSource('https://signal.example/ice')
+    expect(await Promise.all([source.servers(), source.servers()])).toEqual([[{ urls: ['stun:a'] }], [{ urls: ['stun:a'] }]])
+    expect(answers).toBe(1)
+    vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 1_900_000)
+    vi.stubGlobal('fetch', async () => ({ status: 429 }))
+    expect(await source.servers()).toEqual([{ urls: ['stun:a'] }])
+    vi.mocked(performance.now).mockReturnValue(performance.now() + 4_000_000)
+    await expect(source.servers()).rejects.toThrow('status 429')
+    vi.restoreAllMocks()
+  })
+})
