@@ -326,11 +326,7 @@ impl Engine {
     }
 
     fn down(&mut self, now: Instant, id: LinkId, end: End) {
-        let reason = match end {
-            End::Lost => None,
-            End::Refused => Some(Reason::AuthFailed),
-            End::Foreign => Some(Reason::Foreign),
-        };
+        let reason = end.reason();
         if reason == Some(Reason::Foreign) {
             self.outputs.push_back(Output::Event(Event::Cut(id, Reason::Foreign)));
         }
@@ -367,7 +363,7 @@ impl Engine {
     }
 
     fn close(&mut self, now: Instant) {
-        self.presence.present(now, None);
+        self.presence.leave(now);
         self.flush_presence(now);
         for link in self.links.values_mut() {
             link.leave(&mut self.outputs);

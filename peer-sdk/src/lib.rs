@@ -3,7 +3,7 @@
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! use loro::LoroDoc;
-//! use peer_sdk::Peer;
+//! use peer_sdk::{Peer, WebRtc};
 //! use peer_sdk::adapter::sqlite::Sqlite;
 //!
 //! let doc = LoroDoc::new();
@@ -11,6 +11,7 @@
 //!     .document(&doc)
 //!     .storage(Sqlite::open("plans.db")?)
 //!     .websocket("ws://127.0.0.1:7450")
+//!     .webrtc(WebRtc::signaling(["wss://signal.example"]).ice_from("https://signal.example/ice").password("secret"))
 //!     .start()
 //!     .await?;
 //! doc.get_list("notes").push("line 3 is wrong")?;

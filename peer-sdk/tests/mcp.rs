@@ -3,13 +3,14 @@
 
 #[path = "../examples/plan/mod.rs"]
 mod plan;
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use loro::LoroDoc;
-use peer_sdk::Peer;
+use peer_sdk::{Peer, WebRtc};
 use plan::{Cursor, Reviewer};
 use rmcp::model::CallToolRequestParams;
 use rmcp::service::RunningService;
@@ -129,6 +130,31 @@ async fn an_agent_sees_within_a_second_what_a_reviewer_says() {
     let open = agent.call("list_annotations", json!({"plan_id": id, "open_only": true})).await.unwrap();
     assert_eq!(open["annotations"], json!([]));
     ana.close().await;
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reviewer_elsewhere_is_found_over_signaling() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = support::server::TestServer::start().await;
+    let agent = Agent::start(dir.path(), &["--signal", &server.url(), "--password", "among us"]).await;
+    let created = agent.create().await;
+    let id = created["plan_id"].as_str().unwrap();
+    assert!(created["link"].as_str().unwrap().ends_with("&password=among%20us"), "{created}");
+    let me = Reviewer { name: "Ben".into(), cursor: None };
+    let ways = WebRtc::signaling([server.url()]).password("among us");
+    let ben = Peer::builder(id).user("ben").presence(me).webrtc(ways).start().await.unwrap();
+    let plan = async {
+        while plan::read(ben.document()).steps.len() != 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, plan).await.unwrap();
+    let waiting = agent.call("wait_for_change", json!({"plan_id": id}));
+    let said = async { plan::annotate(ben.document(), "", "Ben", "from afar").unwrap() };
+    let (changed, _) = tokio::join!(waiting, said);
+    assert_eq!(changed.unwrap()["annotations"][0]["text"], "from afar");
+    ben.close().await;
     agent.end().await;
 }
 

@@ -1,14 +1,18 @@
-//! Bare connections of the crate, each with an open data channel: what there is no less of.
+//! Bare connections of the crate, each with an open data channel that takes messages as long as ours: what there is no
+//! less of.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_sdk::adapter::webrtc::MAX_MESSAGE;
+use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
+    SettingEngineBuilder,
 };
 
 use crate::idle::{SETTLE, resident, rest, with_ends};
@@ -49,7 +53,12 @@ struct End {
 async fn end() -> End {
     let (gathered, is_gathered) = watch::channel(false);
     let (channels, came) = mpsc::channel(4);
+    // The crate reserves as much for each connection as its longest message may have.
+    let longest = u32::try_from(MAX_MESSAGE).expect("a constant that fits");
+    let settings =
+        SettingEngineBuilder::new().with_sctp_max_message_size(SctpMaxMessageSize::Bounded(longest)).build();
     let connection = PeerConnectionBuilder::<SocketAddr>::new()
+        .with_setting_engine(settings)
         .with_handler(Arc::new(Teller { gathered, channels }))
         .with_udp_addrs(vec!["127.0.0.1:0".parse().unwrap()])
         .build()

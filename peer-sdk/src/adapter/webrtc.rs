@@ -207,6 +207,11 @@ pub enum CloseReason {
     Fault(String),
 }
 
+/// Whether a signal is one that a connection would look at.
+pub(crate) fn check(signal: &Value) -> Result<(), SignalError> {
+    Signal::parse(signal).map(|_| ())
+}
+
 /// A handle on a connection. All methods return at once. Dropping it closes the connection, without waiting for what
 /// has not been sent.
 #[derive(Debug)]

@@ -98,6 +98,13 @@ impl Presence {
         }
     }
 
+    /// Shows nothing more, and that at once.
+    pub(super) fn leave(&mut self, now: Instant) {
+        if self.ours.take().is_some() {
+            self.show_at = Some(now);
+        }
+    }
+
     pub(super) fn is_present(&self) -> bool {
         self.ours.is_some()
     }

@@ -239,6 +239,17 @@ pub enum End {
     Foreign,
 }
 
+impl End {
+    /// What it is called when it is ended from here.
+    pub(super) fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Lost => None,
+            Self::Refused => Some(Reason::AuthFailed),
+            Self::Foreign => Some(Reason::Foreign),
+        }
+    }
+}
+
 /// The disk did not keep what it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the disk does not keep what it is given")]

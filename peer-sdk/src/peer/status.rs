@@ -83,7 +83,8 @@ pub enum Event {
     ReadOnly(LinkId),
     /// The other end does not take what was edited here, for this reason. It is tried again now and then.
     Refused(LinkId, Refusal),
-    /// What comes from signaling cannot be decrypted: the others have another password.
+    /// Somebody is in the room with whom we cannot talk over signaling: of the two, one has no password, or another one.
+    /// Anybody who knows the room can cause it, so it is a hint for a person and no proof. Told once a minute at most.
     WrongPassword,
     /// Something that comes over this link cannot be decrypted: it was encrypted with another key, or damaged. Said once
     /// in a while for each; the rest goes on.

@@ -13,6 +13,7 @@ use super::repeats::Repeats;
 use crate::adapter::signaling::{
     Envelope, Event, Events, Key, ServerId, Settings, Signaling as Client, State, Via,
 };
+use crate::adapter::webrtc;
 use crate::adapter::{Call, Door, Heard, ServerState, Signaling};
 use crate::engine::SignalKind;
 
@@ -143,6 +144,10 @@ impl Caller {
                 Heard::Announced { from: PeerId::from(from.as_str()) }
             }
             Envelope::Signal { from, to, token, signal } if to == self.session && from != self.session => {
+                if let Err(error) = webrtc::check(&signal) {
+                    tracing::debug!(%error, "a signal that is refused");
+                    return;
+                }
                 self.note(&from, server);
                 let data = Bytes::from(signal.to_string());
                 if self.repeats.is_copy(server, &from, &data) {

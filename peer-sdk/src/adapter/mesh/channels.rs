@@ -1,8 +1,11 @@
 //! One connection to one peer, between the driver and WebRTC.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use wire::id::PeerId;
 
 use super::helpers::Helpers;
@@ -10,6 +13,9 @@ use crate::adapter::ice::IceServer;
 use crate::adapter::webrtc::{self, CloseReason, Connection, Event, Events, Role, SendError, Settings};
 use crate::adapter::{Channels, Door, Note, Path, Port};
 use crate::engine::End;
+
+/// How long it may take to answer an offer.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// Makes the connections of one [`WebRtc`](super::WebRtc).
 #[derive(Debug)]
@@ -37,8 +43,17 @@ impl Channels for Rtc {
         Box::pin(async move {
             let ice = helpers.servers().await;
             let (connection, events) = Connection::start(role, Settings { ice: ice.clone(), ..settings });
-            let carrier =
-                Carrier { connection, helpers, door, ice, port: None, refresh: None.into(), waiting: None };
+            let answers_by = (role == Role::Answerer).then(|| Instant::now() + ANSWER);
+            let carrier = Carrier {
+                connection,
+                helpers,
+                door,
+                ice,
+                port: None,
+                refresh: None.into(),
+                waiting: None,
+                answers_by,
+            };
             carrier.carry(events, heard).await
         })
     }
@@ -55,6 +70,8 @@ struct Carrier {
     port: Option<Port>,
     /// The servers of now, while they are asked for.
     refresh: OptionFuture<BoxFuture<'static, Vec<IceServer>>>,
+    /// Until when there is an answer to the offer, if one is owed: an offer that makes no sense never has one.
+    answers_by: Option<Instant>,
     /// A message for which the connection has no room yet. Until then no other is taken.
     waiting: Option<Bytes>,
 }
@@ -77,6 +94,10 @@ impl Carrier {
                         self.connection.close();
                     }
                 },
+                () = sleep_until(self.answers_by.unwrap_or_else(Instant::now)), if self.answers_by.is_some() => {
+                    self.door.note(Note::Trouble("its offer cannot be answered".into())).await;
+                    return End::Lost;
+                }
                 Some(ice) = &mut self.refresh => {
                     self.refresh = None.into();
                     self.restart(ice);
@@ -88,7 +109,10 @@ impl Carrier {
     /// Something has happened; an end if it is one.
     async fn happened(&mut self, event: Event) -> Option<End> {
         match event {
-            Event::Signal(signal) => self.door.signal(signal.to_string().into()).await,
+            Event::Signal(signal) => {
+                self.answers_by = None;
+                self.door.signal(signal.to_string().into()).await;
+            }
             Event::Unsupported { urls } => self.door.note(Note::Unsupported(urls)).await,
             Event::Open { max_message_size, .. } => self.port = Some(self.door.open(max_message_size).await),
             Event::Message(message) => {
@@ -160,7 +184,7 @@ impl Carrier {
         }
     }
 
-    async fn way(&mut self, path: webrtc::Path, round_trip: Option<std::time::Duration>) {
+    async fn way(&mut self, path: webrtc::Path, round_trip: Option<Duration>) {
         let path = match path {
             webrtc::Path::Direct => Path::Direct,
             webrtc::Path::Relayed => Path::Turn,
