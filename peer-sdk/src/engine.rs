@@ -7,13 +7,13 @@
 //!
 //! # The story
 //!
-//! The engine has a copy of the document of its own ([`replica`]). What the application edits is imported there; then
-//! the disk ([`journal`]) and every [`link`] are owed a difference, and get it at their own pace. What comes over a
+//! The engine has a copy of the document of its own (`replica`). What the application edits is imported there; then
+//! the disk (`journal`) and every `link` are owed a difference, and get it at their own pace. What comes over a
 //! link is imported there too, and the application is told that it is owed a difference.
 //!
 //! - What was edited here goes out at once, on every link.
 //! - What others wrote goes on within a [`BEAT`]: to hubs, relays and guests as updates; to data channels at once along
-//!   the [tree](link) of its author, and else as an announcement of our version, so that only who lacks something gets
+//!   the tree of its author (`link::tree`), and else as an announcement of our version, so that only who lacks something gets
 //!   it.
 //! - Whoever sends us something is thanked once the disk holds it.
 //! - About every 30 seconds, versions are exchanged again.
