@@ -7,13 +7,14 @@
 //!
 //! # The story
 //!
-//! The engine has a copy of the document of its own ([`replica`]). What the application edits is imported there; then
-//! the disk ([`journal`]) and every [`link`] are owed a difference, and get it at their own pace. What comes over a
+//! The engine has a copy of the document of its own (`replica`). What the application edits is imported there; then
+//! the disk (`journal`) and every `link` are owed a difference, and get it at their own pace. What comes over a
 //! link is imported there too, and the application is told that it is owed a difference.
 //!
 //! - What was edited here goes out at once, on every link.
-//! - What others wrote goes on within a [`BEAT`]: to hubs, relays and guests as updates; to data channels as an
-//!   announcement of our version, so that only who lacks something gets it.
+//! - What others wrote goes on within a [`BEAT`]: to hubs, relays and guests as updates; to data channels at once along
+//!   the tree of its author (`link::tree`), and else as an announcement of our version, so that only who lacks something gets
+//!   it.
 //! - Whoever sends us something is thanked once the disk holds it.
 //! - About every 30 seconds, versions are exchanged again.
 
@@ -44,7 +45,7 @@ use journal::Journal;
 use link::{Hands, Heard, Link};
 use mesh::Mesh;
 use presence::Presence;
-use replica::{Refused, Replica, counter, exceeds, raise};
+use replica::{Refused, Replica, exceeds};
 
 pub(crate) use replica::missing;
 
@@ -60,6 +61,9 @@ pub const HIGH_WATER: usize = 256 << 10;
 const MOST_UNSENT: usize = 4 << 20;
 /// How long what others wrote may wait to be passed on, about.
 pub const BEAT: Duration = Duration::from_millis(100);
+/// What others wrote is pushed on along the tree of its author if it came in a frame of at most so many bytes. More is
+/// announced, and sent to who asks for it.
+const PUSHED: usize = 16 << 10;
 /// Reading so many bytes takes well under a millisecond.
 const HEAVY: usize = 64 << 10;
 /// One document, and everybody around it.
@@ -68,8 +72,6 @@ pub struct Engine {
     config: Config,
     replica: Replica,
     journal: Journal,
-    /// How far those got who edit here.
-    own: VersionVector,
     links: BTreeMap<LinkId, Link>,
     uplinks: Vec<Uplink>,
     mesh: Mesh,
@@ -108,7 +110,6 @@ impl Engine {
         Ok(Self {
             replica,
             journal,
-            own: VersionVector::default(),
             links: BTreeMap::new(),
             uplinks: config.uplinks.iter().map(|_| fresh()).collect(),
             mesh: Mesh::new(now, config.session.clone(), config.channels, config.wall),
@@ -237,18 +238,11 @@ impl Engine {
     }
 
     fn edited(&mut self, update: &[u8]) {
-        let before = self.replica.version().clone();
         match self.replica.import(update) {
-            Ok(imported) if imported.news => {}
-            Ok(_) => return,
-            Err(Refused::Malformed) => return self.garbage += 1,
-            Err(Refused::Broken) => return self.restore(),
+            Ok(imported) => self.links.values_mut().for_each(|link| link.edited(&imported.gained)),
+            Err(Refused::Malformed) => self.garbage += 1,
+            Err(Refused::Broken) => self.restore(),
         }
-        let ours = self.replica.version();
-        let news = ours.iter().filter(|(peer, end)| **end > counter(&before, **peer));
-        let news: VersionVector = news.map(|(peer, end)| (*peer, *end)).collect();
-        raise(&mut self.own, &news);
-        self.links.values_mut().for_each(Link::edited);
     }
 
     fn up(&mut self, now: Instant, id: LinkId, frame: usize) {
@@ -280,11 +274,14 @@ impl Engine {
             return;
         }
         let heard = self.with_link(now, id, |link, hands| link.receive(frame, hands));
-        let Some(Heard { news, presence, wants_presence }) = heard else { return };
-        if news {
+        let Some(Heard { gained, presence, wants_presence }) = heard else { return };
+        if !gained.is_empty() {
             self.outputs.push_back(Output::Changed);
             let beat = self.dice.between(BEAT.mul_f64(0.7), BEAT.mul_f64(1.3));
             self.beat_at.get_or_insert(now + beat);
+            if frame.len() <= PUSHED {
+                self.links.values_mut().for_each(|link| link.push_on(&gained));
+            }
         }
         if wants_presence {
             self.introduce(now, id);
@@ -307,7 +304,6 @@ impl Engine {
             replica: &mut self.replica,
             journal: &self.journal,
             dice: &mut self.dice,
-            own: &self.own,
             out: &mut self.outputs,
         };
         let done = act(link, &mut hands).and_then(|done| match link.is_stuck() {

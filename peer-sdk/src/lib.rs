@@ -16,6 +16,7 @@
 //!     .await?;
 //! doc.get_list("notes").push("line 3 is wrong")?;
 //! doc.commit();
+//! peer.stored().await?;
 //! peer.caught_up().await;
 //! peer.close().await;
 //! # Ok(())
@@ -41,3 +42,8 @@ pub mod engine;
 pub use adapter::mesh::WebRtc;
 pub use error::{Closed, PresenceError, StartError};
 pub use peer::{Event, LinkState, Peer, PeerBuilder, Status};
+
+/// The examples of the readme, which have to compile.
+#[cfg(all(doctest, feature = "sqlite", feature = "webrtc", feature = "websocket"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,7 +1,7 @@
 //! Remote peers in the same room: found over y-webrtc signaling, connected over WebRTC.
 //!
 //! [`WebRtc`] says how, and goes to [`PeerBuilder::webrtc`](crate::PeerBuilder::webrtc). It joins three adapters that
-//! know nothing of each other: [`signaling`](super::signaling) is where peers hear of each other,
+//! know nothing of each other: [`signaling`] is where peers hear of each other,
 //! [`ice`](super::ice) has the servers that help them, [`webrtc`](super::webrtc) makes the connections. Whom to connect
 //! to, and whose offer counts, is the engine's to say.
 

@@ -13,10 +13,18 @@
 //! - *Ask*: a `JoinRequest` shows a version and wants what is missing. It is answered by a `JoinOk` with the other
 //!   version, and by the difference; then the one who asked sends what the other lacks.
 //! - *Announce*: a `JoinOk` that nobody asked for shows a version and wants nothing. Who lacks something asks.
+//!
+//! # Trees
+//!
+//! What others wrote is pushed on over data channels as soon as it comes. Who gets it a second time says so, with an
+//! announcement that names the authors ([`tree`]), and the channel is *lazy* for them from then on: their changes are
+//! announced there and no longer pushed. So the channels that are not lazy for an author make a tree, along which its
+//! changes came first. Who hears of changes sooner than it gets them, or instead, asks, and the channel is lazy no more.
 
 mod flow;
 mod joining;
 mod reading;
+mod tree;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,14 +34,15 @@ use bytes::Bytes;
 use loro::VersionVector;
 use wire::fragment::{FRAGMENT, FragmentLimits, Reassembly};
 use wire::id::RoomId;
-use wire::sync::{Crdt, Message, Permission, Room, Status};
+use wire::sync::{Crdt, Message, Room, Status};
 
 use super::backoff::Dice;
 use super::inflight::Inflight;
 use super::journal::Journal;
-use super::replica::{Replica, exceeds};
+use super::replica::{Replica, counter, exceeds, raise};
 use super::vocabulary::{LinkId, LinkStatus, Output, Reason};
 use flow::{Outgoing, Receipt};
+use tree::Branch;
 
 /// Updates are cut so short on data channels, where a long message holds up everything behind it.
 const CHANNEL_FRAGMENT: usize = 60 << 10;
@@ -55,16 +64,14 @@ pub(super) struct Hands<'a> {
     pub(super) replica: &'a mut Replica,
     pub(super) journal: &'a Journal,
     pub(super) dice: &'a mut Dice,
-    /// How far those got who edit here.
-    pub(super) own: &'a VersionVector,
     pub(super) out: &'a mut VecDeque<Output>,
 }
 
 /// What a frame was about, beyond the link itself.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// The document has changed.
-    pub(super) news: bool,
+    /// How far those got whose changes are new.
+    pub(super) gained: VersionVector,
     /// Presence, still to be read.
     pub(super) presence: Vec<Bytes>,
     /// The other end now wants presence, all of it.
@@ -75,8 +82,8 @@ pub(super) struct Heard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owe {
     Nothing,
-    /// What was edited here.
-    Own,
+    /// What is pushed.
+    Some,
     All,
 }
 
@@ -121,6 +128,9 @@ pub(super) struct Link {
     awaited_until: Option<Instant>,
     inflight: Inflight,
     owe: Owe,
+    /// How far the changes go that are pushed.
+    pushed: VersionVector,
+    tree: Branch,
     outgoing: Option<Outgoing>,
     /// Bytes given to the network and not drained yet.
     unsent: usize,
@@ -174,6 +184,8 @@ impl Link {
             awaited_until: None,
             inflight: Inflight::default(),
             owe: Owe::Nothing,
+            pushed: VersionVector::default(),
+            tree: Branch::default(),
             outgoing: None,
             unsent: 0,
             join: None,
@@ -268,7 +280,7 @@ impl Link {
         let ours = hands.replica.version();
         let known = self.inflight.promised(&self.theirs);
         if self.is_live() && exceeds(ours, &known) && exceeds(ours, &self.shown) {
-            self.show(Permission::Write, hands);
+            self.show(&Bytes::new(), hands);
         }
     }
 
@@ -278,8 +290,28 @@ impl Link {
     }
 
     /// What was edited here is to be sent.
-    pub(super) fn edited(&mut self) {
-        self.owe(if self.is_channel() { Owe::Own } else { Owe::All });
+    pub(super) fn edited(&mut self, gained: &VersionVector) {
+        if self.is_channel() {
+            raise(&mut self.pushed, gained);
+            self.owe(Owe::Some);
+        } else {
+            self.owe(Owe::All);
+        }
+    }
+
+    /// What others wrote has come, and is pushed on to who may lack it.
+    pub(super) fn push_on(&mut self, gained: &VersionVector) {
+        if !self.is_channel() || !self.is_live() {
+            return;
+        }
+        let lacking = gained
+            .iter()
+            .filter(|(author, end)| !self.tree.is_lazy(**author) && **end > counter(&self.theirs, **author));
+        let lacking: VersionVector = lacking.map(|(author, end)| (*author, *end)).collect();
+        if !lacking.is_empty() {
+            raise(&mut self.pushed, &lacking);
+            self.owe(Owe::Some);
+        }
     }
 
     fn owe(&mut self, owe: Owe) {

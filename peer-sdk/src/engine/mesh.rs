@@ -149,7 +149,8 @@ impl Mesh {
     }
 
     pub(super) fn announced(&mut self, now: Instant, from: &PeerId, dice: &mut Dice) {
-        if self.heard(now, from) {
+        let known = self.names.contains_key(from) && self.channels.len() >= self.wanted();
+        if self.heard(now, from) && !known {
             // Not all at once, if there are many: the newcomer has room for some of us only.
             let spread = if self.names.len() > self.most { SPREAD } else { Duration::ZERO };
             let soon = now + dice.between(Duration::ZERO, spread);
@@ -362,7 +363,8 @@ impl Mesh {
     ) {
         out.push_back(Output::Announce);
         let open = self.channels.values().filter(|channel| channel.open).count();
-        let delay = if open < self.wanted().min(self.room(now, present).len().max(1)) {
+        let wants = open < self.wanted() && open < self.room(now, present).len().max(1);
+        let delay = if wants {
             self.call_delay = (self.call_delay * 2).min(SLOWEST_CALL);
             self.call_delay
         } else {

@@ -34,8 +34,8 @@ impl fmt::Debug for Replica {
 pub(super) struct Imported {
     /// Who sends this holds so much at least.
     pub(super) covers: VersionVector,
-    /// Something was new.
-    pub(super) news: bool,
+    /// How far those got who got further by it.
+    pub(super) gained: VersionVector,
     /// Something waits for what it builds on.
     pub(super) pending: bool,
 }
@@ -84,9 +84,10 @@ impl Replica {
         pending: bool,
         version: VersionVector,
     ) -> Imported {
-        let news = version != self.version;
+        let gained: VersionVector =
+            missing(&version, &self.version).iter().map(|span| (span.peer, span.counter.end)).collect();
         self.version = version;
-        if news {
+        if !gained.is_empty() {
             self.last = None;
         }
         if pending {
@@ -95,7 +96,7 @@ impl Replica {
                 self.shed();
             }
         }
-        Imported { covers, news, pending }
+        Imported { covers, gained, pending }
     }
 
     /// Lets go of everything that waits.
@@ -148,7 +149,7 @@ impl Replica {
 
 impl PartialEq for Imported {
     fn eq(&self, other: &Self) -> bool {
-        (&self.covers, self.news, self.pending) == (&other.covers, other.news, other.pending)
+        (&self.covers, &self.gained, self.pending) == (&other.covers, &other.gained, other.pending)
     }
 }
 
@@ -223,9 +224,9 @@ pub(super) mod tests {
         let (ana, mut replica) = (author(1), Replica::new());
         let update = write(&ana, "hello");
         let first = replica.import(&update).unwrap();
-        assert!(first.news && !first.pending);
+        assert!(counter(&first.gained, 1) == 5 && !first.pending);
         assert_eq!(counter(&first.covers, 1), 5);
-        assert!(!replica.import(&update).unwrap().news);
+        assert!(replica.import(&update).unwrap().gained.is_empty());
     }
 
     #[test]

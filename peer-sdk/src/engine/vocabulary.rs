@@ -115,7 +115,7 @@ pub enum Input {
         from: PeerId,
         /// What kind of thing.
         kind: SignalKind,
-        /// Decides glare; see [`mesh`](super::mesh).
+        /// Decides glare; the larger one counts.
         token: Option<f64>,
         /// What a connection is to be told, opaque here.
         data: Bytes,

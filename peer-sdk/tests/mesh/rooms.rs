@@ -141,19 +141,6 @@ async fn of_several_servers_one_that_is_dead_does_not_matter_and_the_list_change
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_through_two_servers_is_heard_once() {
-    let (one, two) = (Relay::start().await, Relay::start().await);
-    let urls = [one.url(), two.url()];
-    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    let ana = named("ana").webrtc(rtc(&urls)).start().await.unwrap();
-    let ben = named("ben").webrtc(rtc(&urls)).start().await.unwrap();
-    annotate(ana.document(), "hello");
-    until_noted(ben.document(), "hello").await;
-    ana.close().await;
-    ben.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn peers_that_call_each_other_at_the_same_moment_connect_all_the_same() {
     let server = Relay::start().await;
     for round in 0..10 {

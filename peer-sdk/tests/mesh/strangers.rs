@@ -1,8 +1,9 @@
 //! Others in the room who are none of us.
 
-use futures_util::SinkExt;
-use serde_json::json;
-use tokio_tungstenite::tungstenite::Message;
+use futures_util::{SinkExt, StreamExt};
+use peer_sdk::adapter::webrtc::{self, Connection, Role};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::*;
 
@@ -87,4 +88,49 @@ async fn junk_over_signaling_keeps_nobody_apart() {
     until_online(&ana, 1).await;
     ana.close().await;
     ben.close().await;
+}
+
+/// Every signal for `me` that one server brings, until it brings no more for a second.
+async fn signals_for(
+    me: &str,
+    socket: &mut (impl StreamExt<Item = Result<Message, Error>> + Unpin),
+) -> Vec<Value> {
+    let mut signals = Vec::new();
+    while let Ok(Some(Ok(message))) = tokio::time::timeout(Duration::from_secs(1), socket.next()).await {
+        let said: Value = serde_json::from_slice(&message.into_data()).unwrap();
+        if said["data"]["to"] == me {
+            signals.push(said["data"]["signal"].clone());
+        }
+    }
+    signals
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_comes_through_two_servers_is_answered_once() {
+    let (one, two) = (Relay::start().await, Relay::start().await);
+    let ana = named("ana").webrtc(rtc(&[&one.url(), &two.url()])).start().await.unwrap();
+    let both = ana.wait_until(|status| status.signaling.iter().filter(|server| server.up).count() == 2);
+    assert!(within("both servers", both).await);
+    let (_connection, mut events) = Connection::start(Role::Initiator, support::local());
+    let webrtc::Event::Signal(offer) = events.next().await.unwrap() else { panic!("an offer comes first") };
+    let data = json!({"type": "signal", "from": "ben", "to": ana.session(), "token": 9e15, "signal": offer});
+    let mut sockets = Vec::new();
+    for server in [&one, &two] {
+        let (mut socket, _) = tokio_tungstenite::connect_async(server.url()).await.unwrap();
+        let frame = json!({"type": "subscribe", "topics": ["plan"]});
+        socket.send(Message::text(frame.to_string())).await.unwrap();
+        sockets.push(socket);
+    }
+    let frame = json!({"type": "publish", "topic": "plan", "data": data}).to_string();
+    let mut answers = Vec::new();
+    // The copy takes longer.
+    for nth in [0, 1] {
+        sockets[nth].send(Message::text(frame.clone())).await.unwrap();
+        for socket in &mut sockets {
+            let signals = signals_for("ben", socket).await;
+            answers.extend(signals.into_iter().filter(|signal| signal["type"] == "answer"));
+        }
+        assert_eq!(answers.len(), 1);
+    }
+    ana.close().await;
 }

@@ -1,7 +1,9 @@
 //! Over which way, and how much goes over it.
 
-use signaling_server::config::Secret;
+use signaling_server::config::{AccessMode, Secret};
 use support::coturn::{Coturn, SECRET};
+
+use peer_sdk::StartError;
 
 use super::*;
 
@@ -69,4 +71,32 @@ async fn a_large_document_goes_over_at_the_pace_of_the_other_end() {
     within("quiet", ana.wait_until(|status| status.links.iter().all(|link| link.unacknowledged == 0))).await;
     ana.close().await;
     ben.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signaling_server_that_refuses_us_is_named_with_the_status() {
+    let closed = TestServer::with(|config| {
+        config.access.mode = AccessMode::Tokens;
+        config.access.tokens = vec![Secret::new("token")];
+    })
+    .await;
+    let with = |query: &str| rtc(&[&format!("{}/{query}", closed.url())]);
+    let eve = named("eve").webrtc(with("?token=guessed")).start().await.unwrap();
+    let refused = eve.wait_until(|status| {
+        status.signaling.iter().any(|server| matches!(server.refused, Some(401 | 403)) && !server.up)
+    });
+    assert!(within("the refusal", refused).await);
+    let shown = format!("{:?}", eve.status().signaling);
+    assert!(!shown.contains("guessed"), "{shown}");
+    let ana = named("ana").webrtc(with("?token=token")).start().await.unwrap();
+    let up = ana.wait_until(|status| status.signaling.iter().any(|server| server.up));
+    assert!(within("the server", up).await);
+    ana.close().await;
+    eve.close().await;
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_used_is_refused_at_the_start() {
+    let started = named("ana").webrtc(rtc(&["http://here"])).start().await;
+    assert!(matches!(started.unwrap_err(), StartError::BadSignaling(_)));
 }

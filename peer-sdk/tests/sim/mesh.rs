@@ -12,7 +12,10 @@ use crate::world::World;
 
 /// Peers that have nothing but data channels.
 fn mesh(seed: u64, weather: Weather, size: usize, most: usize) -> World {
-    let mut world = World::seeded(seed, weather);
+    mesh_in(World::seeded(seed, weather), size, most)
+}
+
+fn mesh_in(mut world: World, size: usize, most: usize) -> World {
     world.server();
     for _ in 0..size {
         world.peer(&[], most);
@@ -115,6 +118,73 @@ fn two_hundred_peers_with_eight_channels_each_stay_one_room() {
             assert_eq!(world.notes(*reader).len(), 6, "peer {reader}");
         }
         assert_presence_of(&world, &up);
+    });
+}
+
+/// How long after an edit the last peer has it, in one-way delays, and how many copies of it went to each.
+struct Spread {
+    delays: u32,
+    copies: f64,
+}
+
+/// Edits of several authors in turn, each twenty times, over links that all take the same time.
+fn spread(world: &mut World) -> Vec<Spread> {
+    let delay = ms(40);
+    world.network.weather.latency = (delay, delay);
+    let size = world.peers.len();
+    let mut edits = Vec::new();
+    for author in 0..4 {
+        let author = author * 71 % size;
+        for number in 0..20 {
+            let before = world.traffic.updates;
+            world.annotate(
+                author,
+                &format!("note {number}: the third step is not safe when the disk is full"),
+            );
+            let version = world.engine(author).version().clone();
+            let mut delays = 0;
+            while !(0..size).all(|peer| world.engine(peer).version().includes_vv(&version)) {
+                delays += 1;
+                assert!(delays < 100, "it does not arrive");
+                world.run_for(delay);
+            }
+            world.run_for(ms(500));
+            let copies = (world.traffic.updates - before) as f64 / (size - 1) as f64;
+            edits.push(Spread { delays, copies });
+        }
+    }
+    edits
+}
+
+fn assert_an_edit_spreads_soon_and_at_little_cost(seed: u64, size: usize) {
+    // Only edits are looked at, and presence of so many takes most of the time.
+    let mut world = World::seeded(seed, Weather::FAIR);
+    world.present = false;
+    let mut world = mesh_in(world, size, 8);
+    world.run_for(secs(20));
+    assert_connected(&world, 8);
+    let edits = spread(&mut world);
+    let slowest = edits.iter().map(|edit| edit.delays).max().unwrap();
+    let mean = edits.iter().map(|edit| edit.copies).sum::<f64>() / edits.len() as f64;
+    let firsts: Vec<_> = edits.iter().step_by(20).map(|edit| edit.copies).collect();
+    eprintln!(
+        "{size} peers: {slowest} delays at most, {mean:.2} copies; {firsts:.2?} of each author's first"
+    );
+    assert!(slowest <= 6, "{slowest} delays");
+    assert!(mean <= 1.5, "{mean} copies");
+}
+
+#[test]
+fn an_edit_spreads_among_two_hundred_peers_within_six_delays_and_one_and_a_half_copies_each() {
+    for_seeds("an_edit_spreads_among_two_hundred", 1, |seed| {
+        assert_an_edit_spreads_soon_and_at_little_cost(seed, 200)
+    });
+}
+
+#[test]
+fn an_edit_spreads_among_three_hundred_peers_within_six_delays_and_one_and_a_half_copies_each() {
+    for_seeds("an_edit_spreads_among_three_hundred", 1, |seed| {
+        assert_an_edit_spreads_soon_and_at_little_cost(seed, 300)
     });
 }
 

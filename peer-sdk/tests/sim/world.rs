@@ -80,7 +80,9 @@ pub(crate) struct World {
     /// Everything that some disk ever took.
     pub(crate) durable: VersionVector,
     pub(crate) traffic: Traffic,
-    /// When the application of each peer last had news.
+    /// Whether peers show themselves.
+    pub(crate) present: bool,
+    /// How long an application takes to import what is new.
     pub(crate) imports_within: (Duration, Duration),
 }
 
@@ -105,6 +107,7 @@ impl World {
             minted: 0,
             durable: VersionVector::default(),
             traffic: Traffic::default(),
+            present: true,
             imports_within: (ms(1), ms(20)),
         }
     }
@@ -137,7 +140,7 @@ impl World {
         let (now, start, seed) = (self.now, self.start, self.seed);
         self.peers[peer].start(now, start, seed);
         let name = self.peers[peer].name();
-        self.tell(peer, Input::Present(Some(name)));
+        self.tell(peer, Input::Present(self.present.then_some(name)));
         let life = self.peers[peer].life;
         for server in 0..self.servers.len() {
             let at = self.now + self.network.latency() * 2;

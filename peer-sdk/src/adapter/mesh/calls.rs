@@ -56,7 +56,10 @@ impl Signaling for Calls {
                 None => None,
             };
             let Ok((client, events)) = Client::start(settings) else { return };
-            let Ok(()) = client.subscribe(&room, key) else { return };
+            if let Err(error) = client.subscribe(&room, key) {
+                tracing::warn!(%error, "the room cannot be a topic: nobody is found over signaling");
+                return;
+            }
             let session = session.to_string_lossy().into_owned();
             let caller =
                 Caller { client, room, session, door, places: HashMap::new(), repeats: Repeats::default() };

@@ -59,13 +59,14 @@ impl Link {
             return false;
         }
         let promised = self.inflight.promised(&self.theirs);
-        let ends = if self.owe == Owe::All { hands.replica.version() } else { hands.own };
+        let ends = if self.owe == Owe::All { hands.replica.version() } else { &self.pushed };
         let mut spans = missing(ends, &promised);
         if self.by_author {
             spans.truncate(1);
         }
         if spans.is_empty() {
             self.owe = Owe::Nothing;
+            self.pushed = VersionVector::default();
             return false;
         }
         let covers = spans.iter().map(|span| (span.peer, span.counter.end)).collect();

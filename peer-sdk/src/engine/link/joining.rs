@@ -20,6 +20,7 @@ impl Link {
         self.exchange_at = None;
         self.asked = Some(self.theirs.clone());
         self.awaited_until = Some(hands.now + JOIN);
+        self.tree.wanted(&self.theirs, hands.replica.version());
         self.ask_from(hands.replica.version().clone(), hands);
     }
 
@@ -36,10 +37,11 @@ impl Link {
     }
 
     /// Shows our version.
-    pub(super) fn show(&mut self, permission: Permission, hands: &mut Hands<'_>) {
+    pub(super) fn show(&mut self, extra: &Bytes, hands: &mut Hands<'_>) {
+        let permission = Permission::Write;
         let ok = |version: Vec<u8>| {
-            Message::JoinOk { permission, version: version.into(), extra: Bytes::new() }
-                .encode(&self.document)
+            let extra = extra.clone();
+            Message::JoinOk { permission, version: version.into(), extra }.encode(&self.document)
         };
         let version = hands.replica.version();
         let frame = ok(version.encode()).or_else(|_| ok(vec![0])).expect("a short answer fits into a frame");
@@ -54,6 +56,14 @@ impl Link {
         if self.asks || self.is_channel() {
             self.exchange_at = Some(self.exchange_at.map_or(soon, |at| at.min(soon)));
         }
+    }
+
+    /// Exchanges versions in a while, if what is missing has not come by another way meanwhile.
+    pub(super) fn reconcile_later(&mut self, hands: &mut Hands<'_>) {
+        if !self.is_channel() {
+            return self.reconcile(hands);
+        }
+        self.exchange_soon(hands.now + PACE);
     }
 
     /// Has the other end show its version and bring what we lack: by asking if that is our part, else by suggesting it.
@@ -84,11 +94,12 @@ impl Link {
             return self.strike();
         }
         self.enter(claimed(version), hands);
+        self.tree.lacks(hands.replica.version(), &self.theirs);
         if !self.is_channel() {
             // Guests may never acknowledge anything: what they have not shown is sent again.
             self.inflight.clear();
         }
-        self.show(Permission::Write, hands);
+        self.show(&Bytes::new(), hands);
         self.owe(Owe::All);
         Ok(())
     }

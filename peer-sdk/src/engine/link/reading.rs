@@ -1,6 +1,7 @@
 //! What comes in over a link: from a frame to what it means.
 
 use bytes::Bytes;
+use loro::VersionVector;
 use wire::fragment::FragmentError;
 use wire::id::BatchId;
 use wire::sync::{Frame, FrameError, JoinError, Message, Permission, Remedy, Room, Status};
@@ -81,7 +82,10 @@ impl Link {
     ) -> Result<(), Reason> {
         match message {
             Message::JoinRequest { version, .. } => self.asked(&version, hands),
-            Message::JoinOk { permission, version, .. } => self.shown_to_us(permission, &version, hands),
+            Message::JoinOk { permission, version, extra } => {
+                self.tree.pruned_by_them(&extra);
+                self.shown_to_us(permission, &version, hands)
+            }
             Message::JoinError { error, .. } => self.turned_away(&error, hands),
             Message::RoomError { code, .. } => self.room_error(code, hands),
             Message::Ack { batch, status } => {
@@ -147,6 +151,7 @@ impl Link {
     ) -> Result<(), Reason> {
         self.awaited_until = self.awaited_until.map(|_| hands.now + JOIN);
         let mut pending = false;
+        let mut covers = VersionVector::default();
         for update in updates {
             match hands.replica.import(&update) {
                 Ok(imported) => {
@@ -154,7 +159,8 @@ impl Link {
                     if !imported.pending {
                         raise(&mut self.theirs, &imported.covers);
                     }
-                    heard.news |= imported.news;
+                    raise(&mut covers, &imported.covers);
+                    raise(&mut heard.gained, &imported.gained);
                     pending |= imported.pending;
                 }
                 Err(Refused::Malformed) => {
@@ -164,12 +170,14 @@ impl Link {
                 Err(Refused::Broken) => return Err(Reason::Hostile),
             }
         }
-        if heard.news {
+        if !heard.gained.is_empty() {
             self.fruitless = 0;
+        } else if !pending && self.is_channel() {
+            self.prune(&covers, hands);
         }
         if pending {
             // What it builds on has not come: the other end has it, or knows who has, or it is lost for good.
-            self.reconcile(hands);
+            self.reconcile_later(hands);
             self.fruitless = self.fruitless.saturating_add(1);
         }
         self.owe_thanks(batch, hands.replica.version().clone())
