@@ -82,7 +82,7 @@ mod tests {
     fn what_came_twice_is_said_once_until_it_is_asked_for() {
         let mut branch = Branch::default();
         assert_eq!(branch.prune(&version(&[(1, 5)])), [1]);
-        assert_eq!(branch.prune(&version(&[(1, 6)])), []);
+        assert!(branch.prune(&version(&[(1, 6)])).is_empty());
         branch.wanted(&version(&[(1, 9)]), &version(&[(1, 6)]));
         assert_eq!(branch.prune(&version(&[(1, 9)])), [1]);
     }
