@@ -241,3 +241,10 @@ async fn a_large_document_arrives_whole() {
     ana.close().await;
     agent.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_fit_into_no_frame_are_refused_at_the_start() {
+    let builder = Peer::builder("plan").websocket_with("ws://127.0.0.1:9/", vec![7; 100_000]);
+    let refused = builder.start().await;
+    assert!(matches!(refused, Err(StartError::AuthTooLong { len: 100_000, .. })), "{refused:?}");
+}

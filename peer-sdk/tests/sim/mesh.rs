@@ -177,14 +177,14 @@ fn assert_an_edit_spreads_soon_and_at_little_cost(seed: u64, size: usize) {
 #[test]
 fn an_edit_spreads_among_two_hundred_peers_within_six_delays_and_one_and_a_half_copies_each() {
     for_seeds("an_edit_spreads_among_two_hundred", 1, |seed| {
-        assert_an_edit_spreads_soon_and_at_little_cost(seed, 200)
+        assert_an_edit_spreads_soon_and_at_little_cost(seed, 200);
     });
 }
 
 #[test]
 fn an_edit_spreads_among_three_hundred_peers_within_six_delays_and_one_and_a_half_copies_each() {
     for_seeds("an_edit_spreads_among_three_hundred", 1, |seed| {
-        assert_an_edit_spreads_soon_and_at_little_cost(seed, 300)
+        assert_an_edit_spreads_soon_and_at_little_cost(seed, 300);
     });
 }
 
