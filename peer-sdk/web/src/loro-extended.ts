@@ -173,7 +173,15 @@ class Finder {
       changed: () => {},
       iceFailed: () => {}
     })
-    if (typeof window !== 'undefined') window.addEventListener('online', this.wake)
+    if (typeof window === 'undefined') return
+    window.addEventListener('online', this.wake)
+    window.addEventListener('pageshow', this.wake)
+    window.addEventListener('pagehide', this.hide)
+  }
+
+  /** A page that goes has no other time to say so, and one that comes back connects anew. */
+  private readonly hide = (): void => {
+    for (const id of [...this.ports.keys()]) this.end(id, false)
   }
 
   private readonly wake = (): void => {
@@ -217,7 +225,8 @@ class Finder {
         })
       },
       path: () => {},
-      quiet: () => {},
+      // The repository keeps whoever has a channel for present: one that is still there gets another.
+      quiet: () => { over(() => { this.end(id, false) }) },
       resumed: () => {}
     }
     this.ports.set(id, this.port.connect(peer, initiator, door))
@@ -238,7 +247,11 @@ class Finder {
   close (): void {
     this.closed = true
     clearTimeout(this.timer)
-    if (typeof window !== 'undefined') window.removeEventListener('online', this.wake)
+    if (typeof window !== 'undefined') {
+      window.removeEventListener('online', this.wake)
+      window.removeEventListener('pageshow', this.wake)
+      window.removeEventListener('pagehide', this.hide)
+    }
     for (const id of [...this.ports.keys()]) this.drop(id)
     this.port.close()
   }
