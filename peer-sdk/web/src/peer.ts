@@ -167,7 +167,7 @@ export class Peer<P = unknown> {
     this.on(window, 'pageshow', event => {
       if (!(event as PageTransitionEvent).persisted) return
       driver.tell({ type: 'present', value: this.shows })
-      wake()
+      driver.resume()
     })
   }
 

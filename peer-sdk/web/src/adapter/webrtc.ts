@@ -67,7 +67,14 @@ class Running implements MeshPort {
   private over = false
   private said: Promise<void> = Promise.resolve()
 
-  constructor (urls: URL[], private readonly options: WebRtcOptions, private readonly label: string, private readonly room: string, private readonly session: string, private readonly ear: Ear) {
+  constructor (
+    urls: URL[],
+    private readonly options: WebRtcOptions,
+    private readonly label: string,
+    private readonly room: string,
+    private readonly session: string,
+    private readonly ear: Ear
+  ) {
     this.ice = options.iceFrom === undefined ? undefined : new IceSource(options.iceFrom)
     this.start(urls).catch(() => { ear.password('unavailable') })
   }
@@ -168,7 +175,13 @@ class Pending implements Port {
   private early: unknown[] = []
   private over = false
 
-  constructor (label: string, configuration: () => Promise<RTCConfiguration>, initiator: boolean, private readonly door: Door, private readonly gone: () => void) {
+  constructor (
+    label: string,
+    configuration: () => Promise<RTCConfiguration>,
+    initiator: boolean,
+    door: Door,
+    private readonly gone: () => void
+  ) {
     const outer: Door = { ...door, down: (end, why) => { this.finish(); door.down(end, why) } }
     void configuration().then(known => {
       if (this.over) return

@@ -33,7 +33,13 @@ export class Connection implements Port {
   private told = 0
   private over = false
 
-  constructor (private readonly label: string, configuration: RTCConfiguration, private readonly initiator: boolean, private readonly door: Door, private readonly fresh: () => Promise<RTCConfiguration>) {
+  constructor (
+    private readonly label: string,
+    configuration: RTCConfiguration,
+    private readonly initiator: boolean,
+    private readonly door: Door,
+    private readonly fresh: () => Promise<RTCConfiguration>
+  ) {
     this.pc = new RTCPeerConnection(configuration)
     this.negotiation = new Negotiation(this.pc, initiator, door.signal)
     this.pulse = new Pulse(this.pc, door)
