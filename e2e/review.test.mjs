@@ -163,6 +163,25 @@ describe('the review page', { timeout: 600_000 }, () => {
     await leaveAll(ana)
   })
 
+  it('is gone while its page is in the cache for going back, and there again with it', async t => {
+    const server = await relay(t)
+    const room = roomAt(server)
+    const [ana, ben] = await room.all('Ana', 'Ben')
+    const tab = await room.join('Ben', { beside: ben })
+    await tab.hasPlan()
+    await ana.until('both tabs', () => window.review.peer.presence.peers.length === 2)
+    await ben.page.evaluate(() => window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true })))
+    await ana.until('one tab', () => window.review.peer.presence.peers.length === 1, undefined, 1000)
+    await ana.annotate(1, 'while it was away')
+    await ben.page.evaluate(() => window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })))
+    await ben.reads('while it was away')
+    await tab.reads('while it was away')
+    await Promise.all([ana, tab].map(reviewer => reviewer.until('everybody', () => window.review.peer.presence.peers.length === 2)))
+    await ben.annotate(2, 'back again')
+    await Promise.all([ana, tab].map(reviewer => reviewer.reads('back again')))
+    await leaveAll(ana, ben)
+  })
+
   it('keeps ten browsers in step', async t => {
     const server = await relay(t)
     const names = Array.from({ length: 10 }, (_, n) => `Reviewer ${n}`)

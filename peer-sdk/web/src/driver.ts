@@ -27,7 +27,7 @@ export class Driver {
   private readonly engine: Engine
   private readonly transports: Transport[]
   private readonly mesh: MeshPort | undefined
-  private readonly tabs: { close: () => void } | undefined
+  private tabs: { close: () => void } | undefined
   private readonly links = new Map<LinkId, Wired>()
   private readonly troubles = new Map<LinkId, string>()
   private readonly inputs: Input[] = []
@@ -41,14 +41,21 @@ export class Driver {
   private status: Status = INITIAL
   private closed = false
 
-  constructor (config: Config, adapters: readonly Adapter[], replica: Replica, stored: Stored, private readonly store: Store | undefined, private readonly storage: StorageState, private readonly told: Told) {
+  constructor (
+    private readonly config: Config,
+    private readonly adapters: readonly Adapter[],
+    replica: Replica,
+    stored: Stored,
+    private readonly store: Store | undefined,
+    private readonly storage: StorageState,
+    private readonly told: Told
+  ) {
     this.engine = new Engine(performance.now(), config, replica, stored)
     this.transports = adapters.filter((adapter): adapter is Transport => adapter.kind === 'hub')
     const mesh = adapters.find((adapter): adapter is Mesh => adapter.kind === 'mesh')
-    const tabs = adapters.find((adapter): adapter is Tabs => adapter.kind === 'tabs')
     this.tell({ type: 'tick' })
     // First the tabs: who is in one needs no channel.
-    this.tabs = tabs?.start(config.room, config.session, (session, asks, connect) => { this.foundTab(session, asks, connect) })
+    this.joinTabs()
     this.mesh = mesh?.start(config.room, config.session, {
       up: () => {
         this.tell({ type: 'signalingUp' })
@@ -60,6 +67,12 @@ export class Driver {
       iceFailed: why => { this.told.event({ type: 'iceFailed', why }) },
       changed: () => { this.lookSoon() }
     })
+  }
+
+  private joinTabs (): void {
+    const tabs = this.adapters.find((adapter): adapter is Tabs => adapter.kind === 'tabs')
+    const { room, session } = this.config
+    this.tabs = tabs?.start(room, session, (session, asks, connect) => { this.foundTab(session, asks, connect) })
   }
 
   /** Gives the engine an input, and performs what it says. What an application does meanwhile waits its turn. */
@@ -265,14 +278,22 @@ export class Driver {
       !link.startsWith('uplink') || !joined || !mayWrite || (holdsAll && unacknowledged === 0))
   }
 
-  /** Says goodbye and lets go of every connection, at once. The engine goes on, and {@link wake} brings it back. */
+  /** Says goodbye and lets go of every connection, at once. The engine goes on, and {@link resume} brings them back. */
   suspend (): void {
     this.tell({ type: 'close' })
     for (const link of [...this.links.keys()]) {
-      if (link.startsWith('tab')) continue
       this.cut(link)
       this.tell({ type: 'down', link, end: 'lost' })
     }
+    this.tabs?.close()
+    this.tabs = undefined
+  }
+
+  /** After {@link suspend}: the page is back. */
+  resume (): void {
+    if (this.closed || this.tabs !== undefined) return
+    this.joinTabs()
+    this.wake()
   }
 
   /** Says goodbye, and ends everything. Resolves when the disk has ended what is under way. */

@@ -167,7 +167,7 @@ export class Peer<P = unknown> {
     this.on(window, 'pageshow', event => {
       if (!(event as PageTransitionEvent).persisted) return
       driver.tell({ type: 'present', value: this.shows })
-      wake()
+      driver.resume()
     })
   }
 
@@ -242,7 +242,7 @@ export class Peer<P = unknown> {
 function messageOf (error: unknown): string { return error instanceof Error ? error.message : String(error) }
 
 /** 128 random bits, as y-webrtc's peers have. */
-function freshSession (): string {
+export function freshSession (): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16))
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80

@@ -53,7 +53,12 @@ export class Presence<P> {
   private current: PresenceView<P>
 
   /** @internal */
-  constructor (readonly user: string, self: P | undefined, private readonly parse: PresenceParser<P>, private readonly show: (value: PresenceValue | undefined) => void) {
+  constructor (
+    readonly user: string,
+    self: P | undefined,
+    private readonly parse: PresenceParser<P>,
+    private readonly show: (value: PresenceValue | undefined) => void
+  ) {
     this.current = { self, peers: [], online: self === undefined ? 0 : 1 }
   }
 

@@ -50,6 +50,28 @@ describe('two peers over one link', () => {
     expect(ana.engine.status().links[0]).toMatchObject({ holdsAll: true, unacknowledged: 0 })
   })
 
+  it('bring a document of a million operations over in several updates', () => {
+    const world = new World(12)
+    const [ana, ben] = [world.node('ana'), world.node('ben')]
+    let random = ''
+    while (random.length < 1_000_000) random += world.dice.roll().toString(36)
+    ana.edit(random)
+    const wire = world.join(ana, ben)
+    for (let n = 0; n < 1000 && ben.text() === ''; n++) world.run(1)
+    // What has arrived is kept when the link breaks.
+    world.cut(wire)
+    const arrived = ben.text().length
+    const before = ana.sent.bytes
+    world.run(100)
+    world.join(ana, ben)
+    world.run(5000)
+    expect(ben.text()).toBe(ana.text())
+    expect(arrived).toBeGreaterThan(100_000)
+    expect(arrived).toBeLessThan(1_000_000)
+    expect(ana.sent.bytes - before).toBeLessThan(900_000)
+    for (const node of [ana, ben]) expect(node.engine.isCaughtUp()).toBe(true)
+  })
+
   it('catch up after a link that broke in the middle of an update', () => {
     const world = new World(4)
     const [ana, ben] = [world.node('ana'), world.node('ben')]

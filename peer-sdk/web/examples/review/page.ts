@@ -100,7 +100,8 @@ class Review {
   }
 
   private read (): void {
-    this.plan = readPlan(this.doc.toJSON())
+    // Nothing else of the document: it may be long.
+    this.plan = readPlan({ plan: this.doc.getMap('plan').toJSON(), annotations: this.doc.getList('annotations').toJSON() })
     const added = this.plan.annotations.filter(({ id }) => !this.known.has(id))
     for (const { id } of added) this.known.add(id)
     const last = added.at(-1)

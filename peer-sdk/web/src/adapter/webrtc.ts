@@ -1,7 +1,7 @@
 // Data channels to remote peers, who are found by y-webrtc signaling servers.
 
 import type { Door, Ear, Mesh, MeshPort, Port, SignalingState } from '../adapter.js'
-import { Connection } from './webrtc/connection.js'
+import { Connection, LABEL } from './webrtc/connection.js'
 import { type Envelope, isObject, open, publish, publishedOn } from './webrtc/envelope.js'
 import { IceSource } from './webrtc/ice.js'
 import type { Cipher } from './webrtc/seal.js'
@@ -36,14 +36,17 @@ export interface WebRtcOptions {
 }
 
 /** Connects to remote peers. Throws an error when a signaling URL is none, or there are more than 16. */
-export function webrtc (options: WebRtcOptions): Mesh {
+export function webrtc (options: WebRtcOptions): Mesh { return meshOf(options, LABEL) }
+
+/** The same, with data channels of this label. */
+export function meshOf (options: WebRtcOptions, label: string): Mesh {
   const urls = (typeof options.signaling === 'string' ? [options.signaling] : [...new Set(options.signaling)]).map(parsed)
   if (urls.length > MAX_SERVERS) throw new Error(`${urls.length} signaling servers, limit is ${MAX_SERVERS}`)
   const isThere = typeof RTCPeerConnection !== 'undefined'
   return {
     kind: 'mesh',
     maxConns: isThere ? options.maxConns ?? CHANNELS : 0,
-    start: (room, session, ear) => new Running(urls, options, room, session, ear)
+    start: (room, session, ear) => new Running(urls, options, label, room, session, ear)
   }
 }
 
@@ -64,7 +67,14 @@ class Running implements MeshPort {
   private over = false
   private said: Promise<void> = Promise.resolve()
 
-  constructor (urls: URL[], private readonly options: WebRtcOptions, private readonly room: string, private readonly session: string, private readonly ear: Ear) {
+  constructor (
+    urls: URL[],
+    private readonly options: WebRtcOptions,
+    private readonly label: string,
+    private readonly room: string,
+    private readonly session: string,
+    private readonly ear: Ear
+  ) {
     this.ice = options.iceFrom === undefined ? undefined : new IceSource(options.iceFrom)
     this.start(urls).catch(() => { ear.password('unavailable') })
   }
@@ -136,7 +146,7 @@ class Running implements MeshPort {
   }
 
   connect (_peer: string, initiator: boolean, door: Door): Port {
-    const pending = new Pending(this.configuration, initiator, door, () => { this.connections.delete(pending) })
+    const pending = new Pending(this.label, this.configuration, initiator, door, () => { this.connections.delete(pending) })
     this.connections.add(pending)
     return pending
   }
@@ -165,11 +175,17 @@ class Pending implements Port {
   private early: unknown[] = []
   private over = false
 
-  constructor (configuration: () => Promise<RTCConfiguration>, initiator: boolean, private readonly door: Door, private readonly gone: () => void) {
+  constructor (
+    label: string,
+    configuration: () => Promise<RTCConfiguration>,
+    initiator: boolean,
+    door: Door,
+    private readonly gone: () => void
+  ) {
     const outer: Door = { ...door, down: (end, why) => { this.finish(); door.down(end, why) } }
     void configuration().then(known => {
       if (this.over) return
-      this.connection = new Connection(known, initiator, outer, configuration)
+      this.connection = new Connection(label, known, initiator, outer, configuration)
       for (const data of this.early.splice(0)) this.connection.hear(data)
     }).catch((error: unknown) => { outer.down('lost', String(error)) })
   }

@@ -3,7 +3,7 @@
 import { UpdateStatusCode } from 'loro-protocol'
 import { Inflight } from './inflight.js'
 import type { Hands } from './link.js'
-import { missing, raise, type Version } from './version.js'
+import { missing, raise, type Span, type Version } from './version.js'
 import { Cut, type LinkId, type Output, type Refusal } from './vocabulary.js'
 import { type Batch, batchOf, type Wire } from './wire.js'
 
@@ -16,6 +16,12 @@ const MOST_RECEIPTS = 4096
 /** How long updates are held back after a refusal, at first and at most, in milliseconds. */
 const HOLD = 1000
 const LONGEST_HOLD = 30_000
+
+/**
+ * Operations in one update, about. A long document goes in several, so that neither end stands still while it is written
+ * or read, and what has arrived of it need not be sent again.
+ */
+const MOST_OPERATIONS = 1 << 18
 
 /** What the other end is owed. */
 export enum Owe { Nothing, Own, All }
@@ -50,7 +56,7 @@ export class Flow {
   /** Begins to send an update, if one is owed and may be sent. */
   private startNext (theirs: Version, hands: Hands): boolean {
     if (this.owed === Owe.Nothing || this.heldUntil !== undefined || !this.inflight.hasRoom) return false
-    const spans = missing(this.owed === Owe.All ? hands.replica.version : hands.own, this.inflight.promised(theirs))
+    const spans = cut(missing(this.owed === Owe.All ? hands.replica.version : hands.own, this.inflight.promised(theirs)))
     if (spans.length === 0) {
       this.owed = Owe.Nothing
       return false
@@ -140,6 +146,19 @@ export class Flow {
     this.outgoing = undefined
     this.inflight.clear()
   }
+}
+
+/** As much of these as goes into one update. */
+function cut (spans: Span[]): Span[] {
+  let left = MOST_OPERATIONS
+  const taken: Span[] = []
+  for (const { peer, start, end } of spans) {
+    if (left === 0) break
+    const length = Math.min(left, end - start)
+    taken.push({ peer, start, end: start + length })
+    left -= length
+  }
+  return taken
 }
 
 function refusal (status: UpdateStatusCode): Refusal {

@@ -86,7 +86,14 @@ export class Link {
   private strikes = 0
   private heardAnything = false
 
-  constructor (now: number, readonly id: LinkId, room: string, private readonly auth: Uint8Array, private readonly asks: boolean, frame: number) {
+  constructor (
+    now: number,
+    readonly id: LinkId,
+    room: string,
+    private readonly auth: Uint8Array,
+    private readonly asks: boolean,
+    frame: number
+  ) {
     this.wire = new Wire(id, room, frame)
     this.flow = new Flow(this.wire)
     // Whoever made the channel asks first, or does not speak our protocol.

@@ -66,7 +66,12 @@ export class Mesh {
   private lookAt: number | undefined
 
   /** `wall` is what our clock says, in milliseconds since 1970, at `start`: for tokens. */
-  constructor (private readonly start: number, private readonly session: string, private readonly most: number, private readonly wall: number) {}
+  constructor (
+    private readonly start: number,
+    private readonly session: string,
+    private readonly most: number,
+    private readonly wall: number
+  ) {}
 
   /** How many channels to look for: the rest is left for those who look for us. */
   private get wanted (): number { return this.most <= 3 ? this.most : Math.floor(this.most * 5 / 8) }
@@ -110,7 +115,15 @@ export class Mesh {
     if (this.heard(now, from)) this.lookAt = Math.min(this.lookAt ?? Infinity, now + dice.between(0, spread))
   }
 
-  signalled (now: number, from: string, kind: SignalKind, token: number | undefined, data: unknown, present: Set<string>, out: Output[]): void {
+  signalled (
+    now: number,
+    from: string,
+    kind: SignalKind,
+    token: number | undefined,
+    data: unknown,
+    present: Set<string>,
+    out: Output[]
+  ): void {
     if (!this.heard(now, from) || this.near.has(from)) return
     const known = this.channelTo(from)
     if (known === undefined) {
@@ -186,7 +199,13 @@ export class Mesh {
     }
   }
 
-  private restAfter (now: number, name: Name, channel: Channel, reason: Reason | undefined, dice: Dice): number | undefined {
+  private restAfter (
+    now: number,
+    name: Name,
+    channel: Channel,
+    reason: Reason | undefined,
+    dice: Dice
+  ): number | undefined {
     if (reason === 'foreign') return now + FOREIGN
     if (reason === 'glare') return undefined
     if (channel.open && reason === undefined) return now + dice.between(0, CALL)

@@ -1,6 +1,6 @@
 // One WebRTC connection to one remote peer, carrying one reliable and ordered data channel.
 //
-// The initiator opens the channel under the label `loro/1`. A peer that opens one with another label speaks something else
+// The initiator opens the channel under a label, `loro/1` for a peer. One that opens one with another label speaks something else
 // (a Yjs application's label is 40 hex digits), and is let go.
 
 import type { Door, Port } from '../../adapter.js'
@@ -33,14 +33,20 @@ export class Connection implements Port {
   private told = 0
   private over = false
 
-  constructor (configuration: RTCConfiguration, private readonly initiator: boolean, private readonly door: Door, private readonly fresh: () => Promise<RTCConfiguration>) {
+  constructor (
+    private readonly label: string,
+    configuration: RTCConfiguration,
+    private readonly initiator: boolean,
+    private readonly door: Door,
+    private readonly fresh: () => Promise<RTCConfiguration>
+  ) {
     this.pc = new RTCPeerConnection(configuration)
     this.negotiation = new Negotiation(this.pc, initiator, door.signal)
     this.pulse = new Pulse(this.pc, door)
     this.pc.ondatachannel = ({ channel }) => { this.offered(channel) }
     this.pc.onconnectionstatechange = () => { this.changed() }
     if (!initiator) return
-    this.adopt(this.pc.createDataChannel(LABEL))
+    this.adopt(this.pc.createDataChannel(label))
     this.negotiation.offer(false)
   }
 
@@ -48,7 +54,7 @@ export class Connection implements Port {
 
   /** The other side has opened a channel. */
   private offered (channel: RTCDataChannel): void {
-    const isOurs = channel.label === LABEL && channel.ordered && channel.maxRetransmits === null && channel.maxPacketLifeTime === null
+    const isOurs = channel.label === this.label && channel.ordered && channel.maxRetransmits === null && channel.maxPacketLifeTime === null
     if (isOurs && this.channel === undefined) this.adopt(channel)
     else this.end('speaks another protocol', 'foreign')
   }

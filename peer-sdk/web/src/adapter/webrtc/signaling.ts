@@ -26,7 +26,11 @@ export class Server {
   private over = false
 
   /** `up` is called when the topic is subscribed, `heard` with each frame, `changed` when the state is another one. */
-  constructor (private readonly url: URL, private readonly topic: string, private readonly told: { up: () => void, heard: (frame: unknown) => void, changed: () => void }) {
+  constructor (
+    private readonly url: URL,
+    private readonly topic: string,
+    private readonly told: { up: () => void, heard: (frame: unknown) => void, changed: () => void }
+  ) {
     this.name = `${url.protocol}//${url.host}`
     this.connect()
   }
