@@ -90,11 +90,13 @@ export class Reviewer {
   /** Writes the sample plan. */
   async start () { await this.page.getByRole('button', { name: 'Write a sample plan instead' }).click() }
 
-  /** Annotates the step of this number by hand, as a person would. */
+  /** Annotates the step of this number by hand, as a person would; gives the time at which it was entered. */
   async annotate (step, said) {
     await this.page.getByRole('button', { name: `Annotate step ${step}` }).click()
     await this.page.getByRole('textbox', { name: `Annotate step ${step}` }).fill(said)
+    const entered = performance.now()
     await this.page.keyboard.press('Control+Enter')
+    return entered
   }
 
   /** Waits until an annotation or a reply is on the screen. */

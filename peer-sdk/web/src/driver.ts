@@ -26,8 +26,8 @@ export interface Told {
 export class Driver {
   private readonly engine: Engine
   private readonly transports: Transport[]
-  private readonly mesh: MeshPort | undefined
-  private tabs: { close: () => void } | undefined
+  private mesh: MeshPort | undefined
+  private tabs: ReturnType<Tabs['start']> | undefined
   private readonly links = new Map<LinkId, Wired>()
   private readonly troubles = new Map<LinkId, string>()
   private readonly inputs: Input[] = []
@@ -56,7 +56,12 @@ export class Driver {
     this.tell({ type: 'tick' })
     // First the tabs: who is in one needs no channel.
     this.joinTabs()
-    this.mesh = mesh?.start(config.room, config.session, {
+    if (mesh !== undefined) void (this.tabs?.settled ?? Promise.resolve()).then(() => { if (!this.closed) this.joinMesh(mesh) })
+  }
+
+  private joinMesh (mesh: Mesh): void {
+    const { room, session } = this.config
+    this.mesh = mesh.start(room, session, {
       up: () => {
         this.tell({ type: 'signalingUp' })
         this.sign()
