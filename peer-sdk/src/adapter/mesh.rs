@@ -2,7 +2,7 @@
 //!
 //! [`WebRtc`] says how, and goes to [`PeerBuilder::webrtc`](crate::PeerBuilder::webrtc). It joins three adapters that
 //! know nothing of each other: [`signaling`] is where peers hear of each other,
-//! [`ice`](super::ice) has the servers that help them, [`webrtc`](super::webrtc) makes the connections. Whom to connect
+//! [`ice`](super::ice) has the servers that help them, [`webrtc`] makes the connections. Whom to connect
 //! to, and whose offer counts, is the engine's to say.
 
 mod calls;
