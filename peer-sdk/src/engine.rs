@@ -380,7 +380,7 @@ impl Engine {
         self.replica.restore(updates);
         self.broken = false;
         // What is stored is in these updates, or cannot be read: then it is stored again.
-        self.journal = Journal::new(VersionVector::default(), journal::len(updates));
+        self.journal.start_over();
         for id in self.links.keys().copied().collect::<Vec<_>>() {
             self.with_link(now, id, |link, hands| {
                 link.start_over(hands);

@@ -24,6 +24,14 @@ pub enum StartError {
     #[cfg(feature = "webrtc")]
     #[error(transparent)]
     BadSignaling(#[from] UrlError),
+    /// What is to be shown to a hub or relay when joining is too long: shorten it.
+    #[error("credentials are {len} bytes, limit is {limit}")]
+    AuthTooLong {
+        /// Their length in bytes.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The local disk does not give what it has. A damaged file is untouched; the peer can be started with a fresh one
     /// beside it, and gets from the others what they have.
     #[error(transparent)]

@@ -34,6 +34,8 @@ const EVENTS: usize = 256;
 /// Arrivals and commands that may wait for the driver. Then whoever brings more waits, networks included.
 const ARRIVALS: usize = 64;
 const COMMANDS: usize = 16;
+/// The longest credentials that are shown when joining, in bytes: they and a version have to fit into a frame.
+const MOST_AUTH: usize = 64 << 10;
 /// Most data channels at once, if nothing else is said.
 const CHANNELS: usize = 8;
 
@@ -121,8 +123,12 @@ impl<P> PeerBuilder<P> {
     /// Dials by another transport, and shows `auth` when joining.
     #[must_use]
     pub fn transport(mut self, transport: impl Transport, auth: impl Into<Bytes>) -> Self {
+        let auth = auth.into();
+        if auth.len() > MOST_AUTH {
+            self.refused = Some(StartError::AuthTooLong { len: auth.len(), limit: MOST_AUTH });
+        }
         self.ways.transports.push(Arc::new(transport));
-        self.auths.push(auth.into());
+        self.auths.push(auth);
         self
     }
 

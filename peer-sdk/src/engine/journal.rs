@@ -41,6 +41,14 @@ impl Journal {
         Self { stored, writing: None, minted: 0, log, snapshot: 0, retry: None }
     }
 
+    /// What the disk holds cannot be relied upon: all of it is written again. What is under way counts for nothing.
+    pub(super) fn start_over(&mut self) {
+        self.stored = VersionVector::default();
+        if let Some(write) = &mut self.writing {
+            write.version = VersionVector::default();
+        }
+    }
+
     pub(super) fn holds(&self, version: &VersionVector) -> bool {
         !exceeds(version, &self.stored)
     }
@@ -139,6 +147,22 @@ mod tests {
         assert_eq!(journal.write(now, &mut replica), None);
         let (_, again) = ticket(journal.write(now + RETRY, &mut replica));
         assert_eq!(update, again);
+    }
+
+    #[test]
+    fn what_was_under_way_when_all_is_written_again_counts_for_nothing() {
+        let (now, doc, mut replica) = (Instant::now(), LoroDoc::new(), Replica::new());
+        let mut journal = Journal::new(VersionVector::default(), 0);
+        edited(&mut replica, &doc, "a");
+        let (first, _) = ticket(journal.write(now, &mut replica));
+        journal.start_over();
+        assert_eq!(journal.write(now, &mut replica), None, "the disk has one thing to do at a time");
+        assert!(journal.answered(now, first, true));
+        assert!(!journal.holds(replica.version()));
+        let (second, _) = ticket(journal.write(now, &mut replica));
+        assert_ne!(first, second);
+        assert!(journal.answered(now, second, true));
+        assert!(journal.holds(replica.version()));
     }
 
     #[test]

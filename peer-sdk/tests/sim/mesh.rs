@@ -111,7 +111,8 @@ fn two_hundred_peers_with_eight_channels_each_stay_one_room() {
             world.crash(peer);
         }
         world.run_for(secs(30));
-        world.annotate(1, "afterwards");
+        // Its tree has lost some of its branches.
+        world.annotate(37, "afterwards");
         world.run_for(secs(5));
         let up: Vec<_> = (0..size).filter(|peer| peer % 10 != 0).collect();
         for reader in &up {
@@ -177,14 +178,14 @@ fn assert_an_edit_spreads_soon_and_at_little_cost(seed: u64, size: usize) {
 #[test]
 fn an_edit_spreads_among_two_hundred_peers_within_six_delays_and_one_and_a_half_copies_each() {
     for_seeds("an_edit_spreads_among_two_hundred", 1, |seed| {
-        assert_an_edit_spreads_soon_and_at_little_cost(seed, 200)
+        assert_an_edit_spreads_soon_and_at_little_cost(seed, 200);
     });
 }
 
 #[test]
 fn an_edit_spreads_among_three_hundred_peers_within_six_delays_and_one_and_a_half_copies_each() {
     for_seeds("an_edit_spreads_among_three_hundred", 1, |seed| {
-        assert_an_edit_spreads_soon_and_at_little_cost(seed, 300)
+        assert_an_edit_spreads_soon_and_at_little_cost(seed, 300);
     });
 }
 

@@ -35,6 +35,33 @@ fn who_claims_what_it_does_not_have_is_asked_once_and_not_waited_for() {
 }
 
 #[test]
+fn an_update_whose_forerunners_are_lost_is_not_asked_about_without_end() {
+    let mut bench = Bench::new();
+    let doc = LoroDoc::new();
+    doc.get_text("t").push_str("lost").unwrap();
+    doc.commit();
+    let before = doc.oplog_vv();
+    doc.get_text("t").push_str("left").unwrap();
+    doc.commit();
+    let orphan = doc.export(ExportMode::updates(&before)).unwrap();
+    let orphan = sync::update(&room(), BatchId::from(1), &[orphan]).unwrap();
+    let link = bench.uplink();
+    bench.join(link);
+    let mut asked = 0;
+    bench.hear(link, orphan.clone());
+    for _ in 0..300 {
+        for _ in 0..questions(&bench.wait(Duration::from_secs(1)), link) {
+            asked += 1;
+            bench.join(link);
+            bench.hear(link, orphan.clone());
+        }
+    }
+    assert!((3..=20).contains(&asked), "{asked} times in five minutes");
+    assert!(bench.engine.is_caught_up());
+    bench.assert_good();
+}
+
+#[test]
 fn versions_that_make_no_sense_are_versions_of_nothing() {
     let mut bench = Bench::new();
     bench.assert_good();
