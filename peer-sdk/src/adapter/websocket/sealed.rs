@@ -191,7 +191,7 @@ mod tests {
             match message {
                 Message::Update { updates, .. } => found.extend(updates.iter()),
                 Message::FragmentHeader(header) => {
-                    whole.header(Instant::now(), &room, header, frame).unwrap()
+                    whole.header(Instant::now(), &room, header, frame).unwrap();
                 }
                 Message::Fragment(part) => {
                     let done = whole.fragment(Instant::now(), &room, part, frame).unwrap();
