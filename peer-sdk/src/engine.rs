@@ -27,6 +27,7 @@ mod mesh;
 mod presence;
 mod replica;
 mod showing;
+mod uplink;
 mod vocabulary;
 
 #[cfg(test)]
@@ -40,12 +41,14 @@ use loro::VersionVector;
 use wire::id::PeerId;
 
 use asking::Ask;
-use backoff::{Backoff, Dice};
+use backoff::Dice;
 use journal::Journal;
 use link::{Hands, Heard, Link};
 use mesh::Mesh;
 use presence::Presence;
 use replica::{Refused, Replica, exceeds};
+
+use uplink::Uplink;
 
 pub(crate) use replica::missing;
 
@@ -88,15 +91,6 @@ pub struct Engine {
     outputs: VecDeque<Output>,
 }
 
-/// A hub or relay that we dial.
-#[derive(Debug, Default)]
-struct Uplink {
-    backoff: Backoff,
-    /// `None`: it is being dialled, is up, or wants us no more.
-    dial_at: Option<Instant>,
-    dialling: bool,
-}
-
 impl Engine {
     /// An engine that holds what was stored before, and will dial its [`Config::uplinks`] at the first
     /// [`Input::Tick`]. Stored updates that cannot be read are an error: nothing may be written over them.
@@ -106,12 +100,11 @@ impl Engine {
             replica.import(update).map_err(|_| Unreadable { at })?;
         }
         let journal = Journal::new(replica.version().clone(), journal::len(stored));
-        let fresh = || Uplink { dial_at: Some(now), ..Uplink::default() };
         Ok(Self {
             replica,
             journal,
             links: BTreeMap::new(),
-            uplinks: config.uplinks.iter().map(|_| fresh()).collect(),
+            uplinks: config.uplinks.iter().map(|_| Uplink::new(now)).collect(),
             mesh: Mesh::new(now, config.session.clone(), config.channels, config.wall),
             presence: Presence::new(now, &config.session.to_string_lossy(), config.wall),
             dice: Dice::new(config.seed),
@@ -174,7 +167,7 @@ impl Engine {
         if self.broken {
             return None;
         }
-        let dials = self.uplinks.iter().filter_map(|uplink| uplink.dial_at);
+        let dials = self.uplinks.iter().filter_map(Uplink::deadline);
         let links = self.links.values().filter_map(Link::deadline);
         let asks = self.asks.iter().map(|ask| ask.until);
         let own = [self.beat_at, self.presence_at, self.presence.deadline(), self.mesh.deadline()];
@@ -219,7 +212,7 @@ impl Engine {
             version: ours.clone(),
             stored: self.journal.holds(ours),
             links: self.links.values().map(|link| link.status(ours)).collect(),
-            dialling: self.uplinks.iter().filter(|uplink| uplink.dialling).count(),
+            dialling: self.uplinks.iter().filter(|uplink| uplink.is_dialling()).count(),
             garbage: self.garbage,
         }
     }
@@ -249,9 +242,7 @@ impl Engine {
         let (auth, asks) = match id {
             LinkId::Uplink(n) => {
                 let Some(uplink) = self.uplinks.get_mut(usize::from(n)) else { return };
-                uplink.backoff.up(now);
-                uplink.dialling = false;
-                uplink.dial_at = None;
+                uplink.up(now);
                 (self.config.uplinks[usize::from(n)].clone(), true)
             }
             // Whom a guest has come to, so that it knows who is gone when the link is.
@@ -342,9 +333,7 @@ impl Engine {
         match id {
             LinkId::Uplink(n) => {
                 let Some(uplink) = self.uplinks.get_mut(usize::from(n)) else { return };
-                let delay = uplink.backoff.down(now, &mut self.dice);
-                uplink.dialling = false;
-                uplink.dial_at = (!reason.is_some_and(Reason::is_final)).then(|| now + delay);
+                uplink.down(now, reason.is_some_and(Reason::is_final), &mut self.dice);
             }
             LinkId::Channel(n) => self.mesh.closed(now, n, reason, &mut self.dice),
             LinkId::Guest(_) => {}
@@ -353,10 +342,8 @@ impl Engine {
 
     fn wake(&mut self, now: Instant) {
         for (n, uplink) in (0..).zip(&mut self.uplinks) {
-            let up = self.links.contains_key(&LinkId::Uplink(n));
-            if !up && !uplink.dialling {
-                uplink.backoff.reset();
-                uplink.dial_at = Some(now);
+            if !self.links.contains_key(&LinkId::Uplink(n)) {
+                uplink.wake(now);
             }
         }
         self.mesh.wake(now);
@@ -418,8 +405,7 @@ impl Engine {
 
     fn dial(&mut self, now: Instant) {
         for (n, uplink) in (0..).zip(&mut self.uplinks) {
-            if uplink.dial_at.take_if(|at| *at <= now).is_some() {
-                uplink.dialling = true;
+            if uplink.dials(now) {
                 self.outputs.push_back(Output::Dial { uplink: n });
             }
         }

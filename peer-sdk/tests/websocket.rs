@@ -248,3 +248,17 @@ async fn credentials_that_fit_into_no_frame_are_refused_at_the_start() {
     let refused = builder.start().await;
     assert!(matches!(refused, Err(StartError::AuthTooLong { len: 100_000, .. })), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_edits_alone_has_caught_up_and_whoever_is_closed_waits_for_nothing() {
+    let alone = Peer::builder("plan").start().await.unwrap();
+    annotate(alone.document(), "to myself");
+    within("catching up", alone.caught_up()).await;
+    assert!(within("storing", alone.stored()).await.is_ok());
+    assert!(alone.status().version.includes_vv(&alone.document().oplog_vv()));
+    alone.close().await;
+    annotate(alone.document(), "too late");
+    within("catching up", alone.caught_up()).await;
+    assert!(within("storing", alone.stored()).await.is_err());
+    assert!(!within("what never comes", alone.wait_until(|status| status.garbage > 0)).await);
+}

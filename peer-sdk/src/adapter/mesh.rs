@@ -7,8 +7,8 @@
 
 mod calls;
 mod channels;
-mod helpers;
 mod repeats;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::signaling::{self, UrlError};
 use super::webrtc::{self, Policy};
 pub(crate) use calls::Calls;
 pub(crate) use channels::Rtc;
-use helpers::Helpers;
+use sources::Sources;
 
 /// How long nothing need come from a peer until it is asked whether it is there, and until others are told that it is not.
 const INTERRUPTED: Duration = Duration::from_millis(2500);
@@ -157,8 +157,8 @@ impl WebRtc {
         }
         let password = self.password.map(|password| password.0);
         let calls = Calls::new(self.servers.subscribe(), self.signaling, password);
-        let helpers = Helpers::new(self.connection.ice.clone(), self.source);
-        Ok((calls, Rtc::new(self.connection, helpers), self.most))
+        let sources = Sources::new(self.connection.ice.clone(), self.source);
+        Ok((calls, Rtc::new(self.connection, sources), self.most))
     }
 }
 

@@ -111,7 +111,8 @@ fn two_hundred_peers_with_eight_channels_each_stay_one_room() {
             world.crash(peer);
         }
         world.run_for(secs(30));
-        world.annotate(1, "afterwards");
+        // Its tree has lost some of its branches.
+        world.annotate(37, "afterwards");
         world.run_for(secs(5));
         let up: Vec<_> = (0..size).filter(|peer| peer % 10 != 0).collect();
         for reader in &up {

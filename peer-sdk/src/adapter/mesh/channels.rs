@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use wire::id::PeerId;
 
-use super::helpers::Helpers;
+use super::sources::Sources;
 use crate::adapter::ice::IceServer;
 use crate::adapter::webrtc::{self, CloseReason, Connection, Event, Events, Role, SendError, Settings};
 use crate::adapter::{Channels, Door, Note, Path, Port};
@@ -21,12 +21,12 @@ const ANSWER: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Rtc {
     settings: Settings,
-    helpers: Helpers,
+    sources: Sources,
 }
 
 impl Rtc {
-    pub(super) fn new(settings: Settings, helpers: Helpers) -> Self {
-        Self { settings, helpers }
+    pub(super) fn new(settings: Settings, sources: Sources) -> Self {
+        Self { settings, sources }
     }
 }
 
@@ -38,15 +38,15 @@ impl Channels for Rtc {
         heard: mpsc::Receiver<Bytes>,
         door: Door,
     ) -> BoxFuture<'static, End> {
-        let (settings, helpers) = (self.settings.clone(), self.helpers.clone());
+        let (settings, sources) = (self.settings.clone(), self.sources.clone());
         let role = if initiator { Role::Initiator } else { Role::Answerer };
         Box::pin(async move {
-            let ice = helpers.servers().await;
+            let ice = sources.servers().await;
             let (connection, events) = Connection::start(role, Settings { ice: ice.clone(), ..settings });
             let answers_by = (role == Role::Answerer).then(|| Instant::now() + ANSWER);
             let carrier = Carrier {
                 connection,
-                helpers,
+                sources,
                 door,
                 ice,
                 port: None,
@@ -62,7 +62,7 @@ impl Channels for Rtc {
 /// Carries signals and messages between a connection and the driver.
 struct Carrier {
     connection: Connection,
-    helpers: Helpers,
+    sources: Sources,
     door: Door,
     /// The servers that the connection knows.
     ice: Vec<IceServer>,
@@ -130,9 +130,9 @@ impl Carrier {
             Event::Path { path, round_trip } => self.way(path, round_trip).await,
             Event::Interrupted => {
                 self.door.note(Note::Interrupted).await;
-                if self.helpers.may_change() {
-                    let helpers = self.helpers.clone();
-                    let servers: BoxFuture<'static, _> = Box::pin(async move { helpers.servers().await });
+                if self.sources.may_change() {
+                    let sources = self.sources.clone();
+                    let servers: BoxFuture<'static, _> = Box::pin(async move { sources.servers().await });
                     self.refresh = Some(servers).into();
                 }
             }

@@ -14,13 +14,13 @@ const REST: Duration = Duration::from_secs(20);
 
 /// Those that are always used, and those that a source has. A clone knows what the others know.
 #[derive(Clone, Debug)]
-pub(super) struct Helpers {
+pub(super) struct Sources {
     fixed: Vec<IceServer>,
     source: Option<IceSource>,
     rests_until: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Helpers {
+impl Sources {
     pub(super) fn new(fixed: Vec<IceServer>, source: Option<IceSource>) -> Self {
         Self { fixed, source, rests_until: Arc::default() }
     }
