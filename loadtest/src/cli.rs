@@ -19,6 +19,7 @@ use crate::{
 
 mod capacity;
 mod common;
+mod mesh;
 mod plan;
 mod relay;
 mod reviewers;
@@ -26,6 +27,7 @@ mod signaling;
 
 use capacity::CapacityArgs;
 use common::Common;
+use mesh::MeshArgs;
 use relay::RelayArgs;
 use reviewers::{Day, ReviewersArgs};
 use signaling::SignalingArgs;
@@ -58,6 +60,9 @@ enum Command {
     /// The same for hours: does the server's memory grow?
     #[command(args_override_self = true)]
     Soak(Box<ReviewersArgs>),
+    /// Lets real peers of the SDK find each other and keep their documents in step over WebRTC.
+    #[command(args_override_self = true)]
+    Mesh(Box<MeshArgs>),
     /// Finds the largest count for which a scenario passes, by doubling and halving, or runs it at several counts.
     Capacity(Box<CapacityArgs>),
     /// Runs what a plan says: a TOML file that names a scenario and its flags.
@@ -118,6 +123,7 @@ impl Command {
             Self::Reviewers(args) => (day::run(&args.settings(Day::Reviewers)?)?, &USUAL),
             Self::Churn(args) => (day::run(&args.settings(Day::Churn)?)?, &USUAL),
             Self::Soak(args) => (day::run(&args.settings(Day::Soak)?)?, &SOAK),
+            Self::Mesh(args) => (crate::mesh::run(&args.settings()?)?, &crate::mesh::USUAL),
             Self::Capacity(_) | Self::Run { .. } | Self::Floor { .. } => anyhow::bail!("this is no scenario"),
         };
         if let Some(common) = self.common() {
@@ -131,6 +137,7 @@ impl Command {
             Self::Signaling(args) => Some(&args.common),
             Self::Relay(args) => Some(&args.common),
             Self::Reviewers(args) | Self::Churn(args) | Self::Soak(args) => Some(&args.common),
+            Self::Mesh(args) => Some(&args.common),
             Self::Capacity(_) | Self::Run { .. } | Self::Floor { .. } => None,
         }
     }

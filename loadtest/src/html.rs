@@ -54,7 +54,7 @@ fn thresholds(to: &mut String, report: &Report) {
     }
     to.push_str("<h2>Thresholds</h2>\n<table>\n<tr><th>threshold</th><th>found</th><th></th></tr>\n");
     for held in report.thresholds() {
-        let found = held.found.map_or(Value::Unknown, Value::Number);
+        let found = held.found.map_or(Value::Unknown, Value::of);
         let (class, says) = if held.holds { ("passed", "holds") } else { ("failed", "does not hold") };
         let threshold = escaped(&held.threshold);
         let _ =
@@ -64,6 +64,9 @@ fn thresholds(to: &mut String, report: &Report) {
 }
 
 fn figures(to: &mut String, report: &Report) {
+    if report.figures().is_empty() {
+        return;
+    }
     to.push_str("<h2>Figures</h2>\n<table>\n");
     for (name, value) in report.figures() {
         let _ = writeln!(to, "<tr><td>{}</td><td>{value}</td></tr>", escaped(&name.replace('_', " ")));
@@ -169,6 +172,7 @@ fn over_count(steps: &[Step]) -> Vec<Chart> {
             vec![line("server", "server_cpu_percent"), line("tester", "tester_cpu_percent")],
         ),
         Chart::over_count("CPU a delivery by count, us", vec![line("server", "server_cpu_us_per_delivery")]),
+        Chart::over_count("Deliveries a second by count", vec![line("deliveries", "deliveries_per_second")]),
     ]
 }
 

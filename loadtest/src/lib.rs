@@ -15,6 +15,7 @@ pub mod html;
 mod limits;
 mod live;
 pub mod measure;
+pub mod mesh;
 pub mod ramp;
 pub mod relay;
 pub mod report;

@@ -122,7 +122,7 @@ impl Report {
             match held.found {
                 _ if held.holds => {}
                 Some(found) => {
-                    let found = Value::Number(found);
+                    let found = Value::of(found);
                     self.fail(format!("{threshold} does not hold: {} is {found}", threshold.figure()));
                 }
                 None => {
@@ -239,6 +239,16 @@ impl Held {
 }
 
 impl Value {
+    /// A number that is shown without a fraction where it has none.
+    #[must_use]
+    pub fn of(number: f64) -> Self {
+        if number >= 0.0 && number.fract() == 0.0 && number < 1e15 {
+            Self::Count(number as u64)
+        } else {
+            Self::Number(number)
+        }
+    }
+
     fn to_json(self) -> Json {
         match self {
             Self::Count(count) => count.into(),

@@ -105,7 +105,7 @@ fn in_unit_of(figure: &str, value: &str) -> Result<f64, &'static str> {
     if let Ok(number) = value.parse::<f64>() {
         return if number.is_finite() { Ok(number) } else { Err("finite number") };
     }
-    if figure.ends_with("_ms") {
+    if figure.ends_with("_ms") || figure.contains("_ms_") {
         let length: Duration =
             humantime::parse_duration(value).map_err(|_| "length of time such as 100ms")?;
         return Ok(length.as_secs_f64() * 1e3);
@@ -114,7 +114,7 @@ fn in_unit_of(figure: &str, value: &str) -> Result<f64, &'static str> {
         let expected = "number of bytes such as 500MB";
         return Ok(value.parse::<bytesize::ByteSize>().map_err(|_| expected)?.as_u64() as f64);
     }
-    if figure.ends_with("_percent") {
+    if figure.contains("_percent") {
         return value.trim_end_matches('%').parse().map_err(|_| "share such as 50%");
     }
     Err("number")

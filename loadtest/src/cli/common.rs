@@ -73,6 +73,16 @@ impl Common {
         Ok(Some(scraper))
     }
 
+    /// The address as it was given.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether a token or authorities were given.
+    pub(super) fn has_own_trust(&self) -> bool {
+        self.token.is_some() || self.ca.is_some()
+    }
+
     /// Whether the server's memory can be seen.
     pub(super) fn sees_memory(&self) -> bool {
         self.pid.is_some() || self.metrics.is_some()

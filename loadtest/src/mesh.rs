@@ -1,0 +1,94 @@
+//! Real peers of the SDK that find each other over signaling and keep their documents in step over WebRTC.
+//!
+//! Nothing here is simulated: each peer has its document, its sockets and its encryption, so a machine carries dozens and
+//! not hundreds. All run in this process, and what they cost is the tester's cost. The server only introduces them.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, ensure};
+use tokio::runtime::Builder;
+
+use crate::{
+    measure::{process::Process, scrape::Scraper},
+    ramp::Ramp,
+    report::Report,
+    stage::{Stage, Window},
+    stamp::Stamp,
+};
+
+mod hearing;
+mod party;
+
+use party::Party;
+
+/// What is expected of peers that are all on good networks.
+pub const USUAL: [&str; 3] = ["lost=0", "ghosts=0", "unseen=0"];
+
+/// How peers are loaded.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The signaling server, with a token in its query if it wants one.
+    pub url: String,
+    /// Where to ask for STUN and TURN servers.
+    pub ice: Option<String>,
+    /// Whether peers use the loopback address and nothing else.
+    pub loopback: bool,
+    /// Peers.
+    pub count: u32,
+    /// The rooms they are spread over, in turn.
+    pub rooms: u32,
+    /// Connections that a peer has at most.
+    pub connections: usize,
+    /// Annotations a second, all peers together.
+    pub rate: Ramp,
+    /// Length of an annotation in bytes.
+    pub payload: usize,
+    /// How long is waited for everybody to see everybody, and at the end for everything to be everywhere.
+    pub timeout: Duration,
+    /// The server's process if it runs here.
+    pub server: Option<Process>,
+    /// Where the server tells its own figures.
+    pub metrics: Option<Scraper>,
+}
+
+impl Settings {
+    fn check(&self) -> anyhow::Result<()> {
+        let (count, rooms) = (self.count, self.rooms);
+        ensure!((2..=1000).contains(&count), "--count is {count}, 2 to 1000 are possible");
+        ensure!(rooms > 0 && count / rooms >= 2, "--rooms is {rooms}, 1 to {} are possible", count / 2);
+        let smallest = Stamp::SMALLEST_TEXT;
+        let fits = (smallest..=64 * 1024).contains(&self.payload);
+        ensure!(fits, "--payload is {}, {smallest} to 65,536 are possible", self.payload);
+        ensure!(self.connections > 0, "--connections is 0, at least 1 is needed");
+        Ok(())
+    }
+}
+
+/// Connects the peers, lets them annotate, and compares.
+///
+/// # Errors
+/// When it could not be run at all; that peers did not find each other is in the report instead.
+pub fn run(settings: &Settings) -> anyhow::Result<Report> {
+    settings.check()?;
+    let runtime = Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let stage = Stage::new(1);
+    let window = Window {
+        warmup: Duration::ZERO,
+        duration: settings.rate.length(),
+        server: settings.server.as_ref(),
+        metrics: settings.metrics.as_ref(),
+    };
+    let (costs, outcome) = thread::scope(|scope| {
+        let party = scope.spawn(|| {
+            let gathered = runtime.block_on(Party::gather(settings));
+            stage.wait_for_start();
+            let _at_work = stage.enter();
+            gathered.map(|party| runtime.block_on(party.live(settings, &stage)))
+        });
+        let costs = stage.conduct(&window);
+        (costs, party.join().expect("a party does not panic"))
+    });
+    let mut report = Report::new("mesh");
+    outcome?.describe(settings, &costs, &mut report);
+    Ok(report)
+}

@@ -1,0 +1,48 @@
+//! Real peers, introduced by the real server.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/run.rs"]
+mod run;
+#[path = "../support/server.rs"]
+mod server;
+
+use run::{against, loadtest};
+use server::in_memory;
+
+#[test]
+fn peers_find_each_other_and_all_they_write_is_everywhere() {
+    let run = against(in_memory(), "mesh", "--count 6 --rooms 2 --rate 10 --duration 2s").passed();
+    assert_eq!((run.figure("annotations"), run.figure("deliveries")), (20.0, 40.0));
+    assert_eq!((run.figure("lost"), run.figure("ghosts"), run.figure("unseen")), (0.0, 0.0, 0.0));
+    assert_eq!(run.figure("connections_per_peer"), 2.0);
+    assert!((0.01..60_000.0).contains(&run.figure("latency_p99_ms")));
+    assert!(run.figure("gathered_after_ms") > 0.0);
+}
+
+#[test]
+fn peers_that_nobody_introduces_are_missed() {
+    let run =
+        against(([127, 0, 0, 1], 1).into(), "mesh", "--count 2 --rooms 1 --duration 500ms --timeout 1s");
+    let run = run
+        .failed("not everybody saw everybody")
+        .failed("lost=0 does not hold")
+        .failed("unseen=0 does not hold");
+    assert!(run.figure("lost") > 0.0);
+}
+
+#[test]
+fn what_cannot_be_run_is_one_line_and_exit_code_2() {
+    for (arguments, expected) in [
+        (["mesh", "ws://127.0.0.1:1", "--count=1"], "--count is 1, 2 to 1000"),
+        (["mesh", "ws://127.0.0.1:1", "--rooms=7"], "--rooms is 7, 1 to 6"),
+        (["mesh", "ws://127.0.0.1:1", "--token=t"], "mesh knows neither"),
+        (["mesh", "http://127.0.0.1:1", "--rooms=2"], "expected ws://"),
+    ] {
+        let output = loadtest(&arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
