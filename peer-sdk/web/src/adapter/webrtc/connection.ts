@@ -47,7 +47,7 @@ export class Connection implements Port {
   ) {
     this.pc = new RTCPeerConnection(configuration)
     this.negotiation = new Negotiation(this.pc, initiator, door.signal)
-    this.pulse = new Pulse(this.pc, door, { amiss: () => { this.isAmiss() }, back: () => { this.resumed() } })
+    this.pulse = new Pulse(this.pc, door, { amiss: () => { this.isAmiss() }, back: wasQuiet => { this.resumed(wasQuiet) } })
     this.pc.ondatachannel = ({ channel }) => { this.offered(channel) }
     this.pc.onconnectionstatechange = () => { this.changed() }
     if (!initiator) return
@@ -88,7 +88,7 @@ export class Connection implements Port {
   private changed (): void {
     const { connectionState } = this.pc
     if (connectionState === 'closed') return this.end('closed')
-    if (connectionState === 'connected' && this.interrupted !== undefined) return this.resumed()
+    if (connectionState === 'connected' && this.interrupted !== undefined) return this.resumed(true)
     if (connectionState !== 'disconnected' && connectionState !== 'failed') return
     // Without a channel the engine's own patience decides.
     if (this.channel?.readyState !== 'open') return
@@ -109,11 +109,12 @@ export class Connection implements Port {
     this.amiss()
   }
 
-  private resumed (): void {
+  /** `wasGone`: so long that others may have been told so. */
+  private resumed (wasGone: boolean): void {
     this.interrupted = undefined
     clearInterval(this.looker)
     this.looker = undefined
-    this.door.resumed()
+    if (wasGone) this.door.resumed()
   }
 
   /** Looks for another way, the initiator at once and the other side a little later, so that not both do. */

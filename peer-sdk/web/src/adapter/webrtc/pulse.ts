@@ -21,14 +21,14 @@ export interface Felt {
   /** What was sent has no answer. Told once until `back`. */
   amiss: () => void
   /** After that, or after the door was told of quiet: something comes again. */
-  back: () => void
+  back: (wasQuiet: boolean) => void
 }
 
 export class Pulse {
   private timer: ReturnType<typeof setTimeout> | undefined
   private received = -1
   private heardAt = 0
-  private sent = 0
+  private data = 0
   private sentAt: number | undefined
   private isAmiss = false
   private isQuiet = false
@@ -68,17 +68,20 @@ export class Pulse {
   }
 
   private feel (now: number, pair: RTCIceCandidatePairStats): void {
-    const received = (pair.responsesReceived ?? 0) + (pair.requestsReceived ?? 0) + (pair.bytesReceived ?? 0)
-    const sent = pair.bytesSent ?? 0
-    const isAnswered = received !== this.received
-    if (isAnswered) {
-      this.received = received
+    const data = pair.bytesReceived ?? 0
+    const received = (pair.responsesReceived ?? 0) + (pair.requestsReceived ?? 0) + data
+    // A check of the way is no answer to what was sent.
+    if (data !== this.data) this.sentAt = undefined
+    if (received !== this.received) {
       this.heardAt = now
-      this.sentAt = undefined
-      if (this.isAmiss || this.isQuiet) this.felt.back()
+      const wasAmiss = this.isAmiss
+      if (this.isAmiss || this.isQuiet) this.felt.back(this.isQuiet)
       this.isAmiss = this.isQuiet = false
-    } else if (sent !== this.sent) this.sentAt ??= now
-    this.sent = sent
+      // What was lost is sent again in its own time.
+      if (wasAmiss) this.sentAt = undefined
+    }
+    this.data = data
+    this.received = received
     const patience = UNANSWERED + ROUND_TRIPS * (this.roundTrip ?? 0)
     if (!this.isAmiss && this.sentAt !== undefined && now - this.sentAt >= patience) {
       this.isAmiss = true
