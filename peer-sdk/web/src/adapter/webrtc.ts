@@ -146,7 +146,10 @@ class Running implements MeshPort {
   }
 
   connect (_peer: string, initiator: boolean, door: Door): Port {
-    const pending = new Pending(this.label, this.configuration, initiator, door, () => { this.connections.delete(pending) })
+    const pending = new Pending(this.label, this.configuration, initiator, door, {
+      gone: () => { this.connections.delete(pending) },
+      amiss: () => { for (const server of this.servers) server.renew() }
+    })
     this.connections.add(pending)
     return pending
   }
@@ -180,12 +183,12 @@ class Pending implements Port {
     configuration: () => Promise<RTCConfiguration>,
     initiator: boolean,
     door: Door,
-    private readonly gone: () => void
+    private readonly told: { gone: () => void, amiss: () => void }
   ) {
     const outer: Door = { ...door, down: (end, why) => { this.finish(); door.down(end, why) } }
     void configuration().then(known => {
       if (this.over) return
-      this.connection = new Connection(label, known, initiator, outer, configuration)
+      this.connection = new Connection(label, known, initiator, outer, configuration, told.amiss)
       for (const data of this.early.splice(0)) this.connection.hear(data)
     }).catch((error: unknown) => { outer.down('lost', String(error)) })
   }
@@ -206,6 +209,6 @@ class Pending implements Port {
 
   private finish (): void {
     this.over = true
-    this.gone()
+    this.told.gone()
   }
 }

@@ -1,7 +1,7 @@
 // Who is there: what each session shows, and where we have it from.
 //
 // A session shows one entry, under its own name, stamped by its own clock; of two entries the later stamp counts, so
-// clocks need not agree. It shows it again every 12 seconds, and whoever is not heard of for 30 is gone. That is the
+// clocks need not agree. It shows it again every 14 seconds, and whoever is not heard of for 30 is gone. That is the
 // backstop. Sooner:
 //
 // - who goes says so;
@@ -16,7 +16,7 @@ import type { LinkId, Online } from './vocabulary.js'
 /** The most bytes that one session may show. */
 export const MAX_PRESENCE = 8 << 10
 /** How often a session shows itself when nothing changes, in milliseconds. */
-const HEARTBEAT = 12_000
+const HEARTBEAT = 14_000
 /** How long a session is there that is not heard of. */
 const LIFETIME = 30_000
 /** How long a session may take to show itself over another link. */

@@ -13,8 +13,10 @@ import { Pulse } from './pulse.js'
 export const LABEL = 'loro/1'
 /** How long an interruption may last until the connection is closed, in milliseconds. */
 const LOST_AFTER = 20_000
-/** How long after the initiator the other side asks for an ICE restart, if the initiator has made none. */
+/** How long after the initiator the other side restarts ICE, if the initiator has not. */
 const SECOND_TRY = 2000
+/** The least time between two restarts: an answer to the one must not be taken for an answer to the other. */
+const PACE = 1000
 /** How often an interrupted connection is looked at. */
 const LOOK = 500
 /** The channel says when no more than this waits to be sent, in bytes. */
@@ -27,8 +29,10 @@ export class Connection implements Port {
   private readonly negotiation: Negotiation
   private readonly pulse: Pulse
   private channel: RTCDataChannel | undefined
-  private interrupted: { since: number, tried: boolean } | undefined
+  /** `sure`: we have noticed ourselves, and need not leave it to the initiator. */
+  private interrupted: { since: number, tried: boolean, sure: boolean } | undefined
   private looker: ReturnType<typeof setInterval> | undefined
+  private restartedAt = -Infinity
   private given = 0
   private told = 0
   private over = false
@@ -38,11 +42,12 @@ export class Connection implements Port {
     configuration: RTCConfiguration,
     private readonly initiator: boolean,
     private readonly door: Door,
-    private readonly fresh: () => Promise<RTCConfiguration>
+    private readonly fresh: () => Promise<RTCConfiguration>,
+    private readonly amiss: () => void
   ) {
     this.pc = new RTCPeerConnection(configuration)
     this.negotiation = new Negotiation(this.pc, initiator, door.signal)
-    this.pulse = new Pulse(this.pc, door)
+    this.pulse = new Pulse(this.pc, door, { amiss: () => { this.isAmiss() }, back: wasQuiet => { this.resumed(wasQuiet) } })
     this.pc.ondatachannel = ({ channel }) => { this.offered(channel) }
     this.pc.onconnectionstatechange = () => { this.changed() }
     if (!initiator) return
@@ -83,21 +88,33 @@ export class Connection implements Port {
   private changed (): void {
     const { connectionState } = this.pc
     if (connectionState === 'closed') return this.end('closed')
-    if (connectionState === 'connected') return this.resumed()
+    if (connectionState === 'connected' && this.interrupted !== undefined) return this.resumed(true)
     if (connectionState !== 'disconnected' && connectionState !== 'failed') return
     // Without a channel the engine's own patience decides.
     if (this.channel?.readyState !== 'open') return
-    this.interrupted ??= { since: performance.now(), tried: false }
-    this.looker ??= setInterval(() => { this.recover() }, LOOK)
+    this.interrupt(false)
     this.recover()
   }
 
-  private resumed (): void {
-    if (this.interrupted === undefined) return
+  private interrupt (sure: boolean): void {
+    this.interrupted ??= { since: performance.now(), tried: false, sure }
+    this.interrupted.sure ||= sure
+    this.looker ??= setInterval(() => { this.recover() }, LOOK)
+  }
+
+  /** What was sent does not arrive: most likely one end has another address now, and its signaling is as dead as this. */
+  private isAmiss (): void {
+    this.interrupt(true)
+    // A signaling connection that is made anew wakes us: an offer before that would be lost.
+    this.amiss()
+  }
+
+  /** `wasGone`: so long that others may have been told so. */
+  private resumed (wasGone: boolean): void {
     this.interrupted = undefined
     clearInterval(this.looker)
     this.looker = undefined
-    this.door.resumed()
+    if (wasGone) this.door.resumed()
   }
 
   /** Looks for another way, the initiator at once and the other side a little later, so that not both do. */
@@ -105,7 +122,10 @@ export class Connection implements Port {
     if (this.interrupted === undefined) return
     const lasts = performance.now() - this.interrupted.since
     if (lasts > LOST_AFTER) return this.end('the other side no longer answers')
-    if (this.interrupted.tried || (!this.initiator && lasts < SECOND_TRY)) return
+    const { tried, sure } = this.interrupted
+    const now = performance.now()
+    if (tried || now - this.restartedAt < PACE || (!this.initiator && !sure && lasts < SECOND_TRY)) return
+    this.restartedAt = now
     this.interrupted.tried = true
     void this.restart()
   }
@@ -117,8 +137,7 @@ export class Connection implements Port {
     try {
       this.pc.setConfiguration(configuration)
     } catch { /* Then with those that we have. */ }
-    if (this.initiator) this.negotiation.offer(true)
-    else this.negotiation.askForOffer()
+    this.negotiation.offer(true)
   }
 
   /** Signals may have been lost: what was asked for while nobody heard is asked for again. */
@@ -137,6 +156,7 @@ export class Connection implements Port {
       return this.end('a message could not be sent')
     }
     this.given += frame.length
+    this.pulse.busy()
     if (this.channel.bufferedAmount <= LOW_WATER) queueMicrotask(() => { this.drained() })
   }
 

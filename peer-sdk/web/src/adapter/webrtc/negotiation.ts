@@ -43,9 +43,6 @@ export class Negotiation {
     })
   }
 
-  /** Asks the initiator for an offer. */
-  askForOffer (): void { this.say({ type: 'renegotiate', renegotiate: true }) }
-
   /** Takes a signal of the other side. One that makes no sense changes nothing. */
   hear (data: unknown): void {
     const signal = parseSignal(data)

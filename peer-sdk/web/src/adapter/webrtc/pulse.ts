@@ -2,36 +2,59 @@
 //
 // ICE checks a connection at rest about every 2.5 seconds, and many times a second once a check went unanswered; the
 // answers come from the other browser's network, also while its page sleeps. So a few seconds without a packet mean that
-// it is gone, long before ICE itself says so.
+// it is gone, long before ICE itself says so. And what is sent is answered at once: when it is not, the way is broken.
 
 import type { Door } from '../../adapter.js'
 
-/** How often to look, in milliseconds: rarely, and often when something is amiss. */
-const LOOK = 1000
-const LOOK_CLOSELY = 300
+/** How often to look, in milliseconds: often, and more often when something seems amiss. */
+const LOOK = 500
+const LOOK_CLOSELY = 250
 /** Without a packet for so long, it is looked at closely, and then counts as quiet. */
-const AMISS = 2500
+const SUSPICIOUS = 2000
 const QUIET = 3000
+/** What is sent and has no answer for so long, and for so many round trips, has not arrived. */
+const UNANSWERED = 400
+const ROUND_TRIPS = 3
+
+/** What becomes of the way. */
+export interface Felt {
+  /** What was sent has no answer. Told once until `back`. */
+  amiss: () => void
+  /** After that, or after the door was told of quiet: something comes again. */
+  back: (wasQuiet: boolean) => void
+}
 
 export class Pulse {
   private timer: ReturnType<typeof setTimeout> | undefined
   private received = -1
   private heardAt = 0
+  private data = 0
+  private sentAt: number | undefined
+  private isAmiss = false
   private isQuiet = false
   private roundTrip: number | undefined
 
-  constructor (private readonly pc: RTCPeerConnection, private readonly door: Door) {}
+  constructor (private readonly pc: RTCPeerConnection, private readonly door: Door, private readonly felt: Felt) {}
 
   start (): void {
     this.heardAt = performance.now()
     this.again(0)
   }
 
+  /** Something was sent: an answer is due. */
+  busy (): void {
+    if (this.timer === undefined || this.sentAt !== undefined) return
+    this.sentAt = performance.now()
+    this.again(LOOK_CLOSELY)
+  }
+
   private again (delay: number): void {
+    clearTimeout(this.timer)
     this.timer = setTimeout(() => {
       this.look().catch(() => {}).finally(() => {
         if (this.timer === undefined) return
-        this.again(performance.now() - this.heardAt > AMISS - LOOK ? LOOK_CLOSELY : LOOK)
+        const closely = this.sentAt !== undefined || performance.now() - this.heardAt > SUSPICIOUS
+        this.again(closely ? LOOK_CLOSELY : LOOK)
       })
     }, delay)
   }
@@ -40,21 +63,34 @@ export class Pulse {
     const report = await this.pc.getStats()
     const pair = selectedPair(report)
     if (pair === undefined || this.timer === undefined) return
-    const now = performance.now()
-    const received = (pair.responsesReceived ?? 0) + (pair.requestsReceived ?? 0) + (pair.bytesReceived ?? 0)
+    this.feel(performance.now(), pair)
+    this.tellPath(report, pair)
+  }
+
+  private feel (now: number, pair: RTCIceCandidatePairStats): void {
+    const data = pair.bytesReceived ?? 0
+    const received = (pair.responsesReceived ?? 0) + (pair.requestsReceived ?? 0) + data
+    // A check of the way is no answer to what was sent.
+    if (data !== this.data) this.sentAt = undefined
     if (received !== this.received) {
-      this.received = received
-      // It may have come at any time since the last look.
-      const { lastPacketReceivedTimestamp: last } = pair as { lastPacketReceivedTimestamp?: number }
-      const age = last === undefined ? 0 : Math.max(0, pair.timestamp - last)
-      this.heardAt = Math.max(this.heardAt, now - age)
-      if (this.isQuiet) this.door.resumed()
-      this.isQuiet = false
-    } else if (now - this.heardAt >= QUIET && !this.isQuiet) {
+      this.heardAt = now
+      const wasAmiss = this.isAmiss
+      if (this.isAmiss || this.isQuiet) this.felt.back(this.isQuiet)
+      this.isAmiss = this.isQuiet = false
+      // What was lost is sent again in its own time.
+      if (wasAmiss) this.sentAt = undefined
+    }
+    this.data = data
+    this.received = received
+    const patience = UNANSWERED + ROUND_TRIPS * (this.roundTrip ?? 0)
+    if (!this.isAmiss && this.sentAt !== undefined && now - this.sentAt >= patience) {
+      this.isAmiss = true
+      this.felt.amiss()
+    }
+    if (!this.isQuiet && now - this.heardAt >= QUIET) {
       this.isQuiet = true
       this.door.quiet()
     }
-    this.tellPath(report, pair)
   }
 
   private tellPath (report: RTCStatsReport, pair: RTCIceCandidatePairStats): void {

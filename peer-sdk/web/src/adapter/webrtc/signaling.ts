@@ -12,6 +12,8 @@ import { Liveness } from '../live.js'
 const CONNECT = 5000
 /** How long nothing may come before it is asked for. */
 const IDLE = 5000
+/** How often another connection is made beside one that seems to be there. */
+const RENEW = 5000
 /** Bytes that may wait for a socket. A signal that would wait longer is left out. */
 const MOST_WAITING = 1 << 20
 
@@ -24,6 +26,9 @@ export class Server {
   private timer: ReturnType<typeof setTimeout> | undefined
   private readonly backoff = new Backoff()
   private over = false
+  /** A connection that may take the place of the one that there is. */
+  private fresh: WebSocket | undefined
+  private renewedAt = -Infinity
 
   /** `up` is called when the topic is subscribed, `heard` with each frame, `changed` when the state is another one. */
   constructor (
@@ -38,9 +43,13 @@ export class Server {
   private connect (): void {
     clearTimeout(this.timer)
     const socket = new WebSocket(this.url)
-    this.socket = socket
     this.timer = setTimeout(() => { this.lost() }, CONNECT)
     socket.onopen = () => { this.opened(socket) }
+    this.adopt(socket)
+  }
+
+  private adopt (socket: WebSocket): void {
+    this.socket = socket
     socket.onclose = () => { this.lost() }
     socket.onmessage = ({ data }: MessageEvent<unknown>) => {
       this.live?.heard()
@@ -99,8 +108,38 @@ export class Server {
     }
   }
 
+  /**
+   * Our address may be another one now, so that the connection is dead and nobody knows. Another is made beside it, and
+   * takes its place if it comes about.
+   */
+  renew (): void {
+    const now = performance.now()
+    if (this.state !== 'connected' || this.fresh !== undefined || now - this.renewedAt < RENEW) return
+    this.renewedAt = now
+    const fresh = new WebSocket(this.url)
+    this.fresh = fresh
+    const over = (): void => {
+      clearTimeout(timer)
+      fresh.onopen = fresh.onclose = null
+      this.fresh = undefined
+    }
+    const timer = setTimeout(() => {
+      over()
+      fresh.close()
+    }, CONNECT)
+    fresh.onclose = over
+    fresh.onopen = () => {
+      over()
+      if (this.over || this.state !== 'connected') return fresh.close()
+      this.drop()
+      this.adopt(fresh)
+      this.opened(fresh)
+    }
+  }
+
   close (): void {
     this.over = true
+    this.fresh?.close()
     this.drop()
   }
 }
