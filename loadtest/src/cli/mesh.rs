@@ -16,7 +16,7 @@ Examples:
   With the STUN and TURN servers that the server hands out:
     loadtest mesh wss://collab.example.com --ice https://collab.example.com/ice
 
-Each peer is a real one: expect one to two percent of a core and some megabytes for each. A token belongs into the query of
+Each peer is a real one: expect about a percent of a core and some megabytes for each. A token belongs into the query of
 the address, as these peers have no other place for it: wss://host/?token=...";
 
 #[derive(Debug, Args)]

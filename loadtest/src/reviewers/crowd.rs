@@ -93,7 +93,11 @@ impl<'a> Crowd<'a> {
             self.turn(self.agenda.next_at().map_or(until, |next| next.min(until)))?;
         }
         let grown = own_memory().zip(self.memory).map(|(now, before)| now.saturating_sub(before));
-        self.end_the_day();
+        // Nobody begins anything any more, and whoever is away comes back.
+        self.day_is_over = true;
+        self.half_open.clear();
+        self.settle()?;
+        self.send_some_home();
         self.settle()?;
         self.let_newcomers_in();
         self.settle()?;
@@ -237,10 +241,8 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Nobody begins anything any more. Some have gone home, one half without a word, and whoever is away comes back.
-    fn end_the_day(&mut self) {
-        self.day_is_over = true;
-        self.half_open.clear();
+    /// Some go home, one half of them without a word.
+    fn send_some_home(&mut self) {
         for room in 0..self.scene.rooms.len() {
             let seats = self.scene.rooms[room].seats();
             for seat in (0..seats).filter(|seat| goes_home(*seat, seats)) {

@@ -103,6 +103,11 @@ impl Person {
         self.place == Place::Present
     }
 
+    /// Whether what it writes can be sent: the document is open, presence need not be.
+    pub(super) fn may_write(&self) -> bool {
+        matches!(self.place, Place::Present | Place::Joining { document: true, .. })
+    }
+
     /// The connection is gone, and with it what only lives as long: whom it sees, and what is half there.
     pub(super) fn gone(&mut self) {
         self.place = Place::Away;

@@ -55,7 +55,7 @@ impl Scene {
         let sequence = room.written_by(seat).len() as u32;
         let author = person.author.get_or_insert_with(|| Author::new(seat));
         let update = author.annotate(Stamp { sender: seat, sequence, due: stamp_due }, self.payload);
-        let there = person.is_present();
+        let there = person.may_write();
         let place = room.write(seat, update, due, there);
         person.holds.take(seat, sequence);
         person.received.push(Piece::Annotation(place));
@@ -244,4 +244,22 @@ fn update(room: &Name, batch: u64, update: &[u8]) -> Bytes {
 /// From one moment to another; 0 if it is earlier.
 pub(super) fn nanoseconds(from: Instant, to: Instant) -> u64 {
     u64::try_from(to.saturating_duration_since(from).as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_once_the_document_is_open_is_sent_and_nothing_before_is_forgotten() {
+        let mut scene = Scene::new(vec![Person::new(0, 0, 1, 0)], vec![Room::new("r", vec![0])], 60);
+        let now = Instant::now();
+        assert!(scene.annotate(0, now).is_none());
+        scene.people[0].place = Place::Joining { document: true, presence: false };
+        assert!(scene.annotate(0, now).is_some());
+        assert_eq!(scene.missing_at(0, &VersionVector::default()), [0, 1]);
+        let one: VersionVector = [(peer(0), 1)].into_iter().collect();
+        assert_eq!(scene.missing_at(0, &one), [1]);
+        assert!(scene.rooms[0].annotations[0].acked && !scene.rooms[0].annotations[1].acked);
+    }
 }
