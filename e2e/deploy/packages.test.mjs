@@ -61,6 +61,7 @@ describe('what is handed out', { timeout: 60_000 }, () => {
     const tree = path.join(kit, '..')
     const listed = (await run('git', ['-C', tree, 'ls-files'])).trim().split('\n')
     const rules = shipped('Dockerfile.dockerignore').trim().split('\n').filter(rule => rule.startsWith('!')).map(rule => rule.slice(1))
+    assert.deepEqual(rules.filter(rule => /\*.*\//.test(rule)), [], 'builders do not look for these in folders that are left out')
     const included = listed.filter(file => rules.some(rule => matches(file, rule)))
     const context = folder()
     for (const file of included) {
