@@ -68,8 +68,9 @@ describe('what is handed out', { timeout: 60_000 }, () => {
       mkdirSync(path.dirname(path.join(context, file)), { recursive: true })
       cpSync(path.join(tree, file), path.join(context, file))
     }
-    const { packages } = JSON.parse(await run('cargo', ['metadata', '--no-deps', '--format-version', '1'], { cwd: context }))
-    assert.ok(packages.some(({ name }) => name === 'signaling-server'))
+    // What cargo says of itself lists targets whose files are not there; this it does only when they are.
+    const [, host] = /^host: (.*)$/m.exec(await run('rustc', ['-vV']))
+    await run('cargo', ['fetch', '--locked', '--offline', '--target', host], { cwd: context })
     assert.ok(!included.some(file => file.startsWith('e2e/')))
   })
 
