@@ -27,6 +27,7 @@ export function broadcastChannel (): Tabs {
 }
 
 const lockOf = (room: string, session: string): string => `peer-sdk tab ${session} in ${room}`
+const isLockOf = (room: string, name: string | undefined): boolean => name?.startsWith('peer-sdk tab ') === true && name.endsWith(` in ${room}`)
 
 class Hall {
   private readonly channel: BroadcastChannel
@@ -51,8 +52,15 @@ class Hall {
     // Told once the lock is held: else whoever hears of us would find it free.
     void locks.request(lockOf(room, session), { signal: this.leave.signal }, async () => {
       this.greet()
+      void this.settleIfAlone(locks)
       await held
     }).catch(() => { this.settle() })
+  }
+
+  /** A tab without a lock is none, so that nobody needs to be waited for where there is no other lock. */
+  private async settleIfAlone (locks: LockManager): Promise<void> {
+    const { held = [] } = await locks.query().catch(() => ({ held: undefined }))
+    if (held.filter(({ name }) => isLockOf(this.room, name)).length === 1) this.settle()
   }
 
   private greet (): void {

@@ -76,6 +76,8 @@ class Running implements MeshPort {
     private readonly ear: Ear
   ) {
     this.ice = options.iceFrom === undefined ? undefined : new IceSource(options.iceFrom)
+    // Asked while signaling is dialled. Whether it fails matters once there is somebody to connect to.
+    void this.ice?.servers().catch(() => {})
     this.start(urls).catch(() => { ear.password('unavailable') })
   }
 
