@@ -71,8 +71,8 @@ export class Driver {
     this.mesh = mesh.start(room, session, {
       // First the tabs: who is in one needs no channel.
       up: () => void settled.then(() => {
-        this.tell({ type: 'signalingUp' })
         this.sign()
+        this.tell({ type: 'signalingUp' })
       }),
       announced: from => { this.tell({ type: 'announced', from }) },
       signalled: (from, kind, token, data) => { this.tell({ type: 'signalled', from, kind, token, data }) },

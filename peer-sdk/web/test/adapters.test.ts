@@ -117,6 +117,57 @@ describe('signaling', () => {
   })
 })
 
+describe('data channels', () => {
+  class FakeConnection extends EventTarget {
+    static made: FakeConnection[] = []
+    closed = false
+    constructor (readonly configuration: RTCConfiguration) {
+      super()
+      FakeConnection.made.push(this)
+    }
+
+    createDataChannel (): object { return {} }
+    async createOffer (): Promise<object> { return await new Promise(() => {}) }
+    close (): void { this.closed = true }
+  }
+  const ear = { up: () => {}, announced: () => {}, signalled: () => {}, password: () => {}, changed: () => {}, iceFailed: () => {} }
+  const door = { open: () => {}, received: () => {}, drained: () => {}, down: () => {}, path: () => {}, quiet: () => {}, resumed: () => {}, signal: () => {} }
+  const turn = { urls: 'turn:a', username: 'u', credential: 'c' }
+
+  beforeEach(() => {
+    FakeConnection.made = []
+    vi.useFakeTimers()
+    vi.stubGlobal('RTCPeerConnection', FakeConnection)
+    vi.stubGlobal('WebSocket', class { close (): void {} })
+  })
+  afterEach(() => { vi.useRealTimers() })
+
+  it('have their first connection made, and its candidates looked for, before anybody is met', async () => {
+    const mesh = webrtc({ signaling: 'wss://signal.example', iceServers: [turn] }).start('room', 'me', ear)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(FakeConnection.made.map(({ configuration }) => configuration)).toEqual([{ iceServers: [turn], iceTransportPolicy: 'all', iceCandidatePoolSize: 1 }])
+    mesh.connect('a', true, door)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(FakeConnection.made).toHaveLength(1)
+    mesh.connect('b', true, door)
+    await vi.advanceTimersByTimeAsync(20_000)
+    expect(FakeConnection.made.map(({ closed, configuration }) => [closed, configuration.iceCandidatePoolSize])).toEqual([[false, 1], [false, undefined]])
+    mesh.close()
+  })
+
+  it('do not hold on to a TURN server where nobody is met', async () => {
+    const mesh = webrtc({ signaling: 'wss://signal.example', iceServers: [turn] }).start('room', 'me', ear)
+    await vi.advanceTimersByTimeAsync(9_000)
+    expect(FakeConnection.made.map(({ closed }) => closed)).toEqual([false])
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(FakeConnection.made.map(({ closed }) => closed)).toEqual([true])
+    mesh.connect('a', true, door)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(FakeConnection.made.map(({ closed }) => closed)).toEqual([true, false])
+    mesh.close()
+  })
+})
+
 describe('servers for ICE', () => {
   it('are read from an answer, or the answer is refused', () => {
     expect(parseIce('{"iceServers":[{"urls":"stun:a"},{"urls":["turn:b"],"username":"u","credential":"c"}],"ttl":60}')).toEqual({ servers: [{ urls: ['stun:a'] }, { urls: ['turn:b'], username: 'u', credential: 'c' }], ttl: 60 })

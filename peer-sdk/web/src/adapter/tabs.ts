@@ -27,7 +27,7 @@ export function broadcastChannel (): Tabs {
 }
 
 const lockOf = (room: string, session: string): string => `peer-sdk tab ${session} in ${room}`
-const isLockOf = (room: string, name: string | undefined): boolean => name?.startsWith('peer-sdk tab ') === true && name.endsWith(` in ${room}`)
+const isLockOf = (room: string, name = ''): boolean => name.startsWith('peer-sdk tab ') && name.endsWith(` in ${room}`)
 
 class Hall {
   private readonly channel: BroadcastChannel
@@ -52,15 +52,18 @@ class Hall {
     // Told once the lock is held: else whoever hears of us would find it free.
     void locks.request(lockOf(room, session), { signal: this.leave.signal }, async () => {
       this.greet()
-      void this.settleIfAlone(locks)
       await held
     }).catch(() => { this.settle() })
+    void this.settleIfAlone(locks)
   }
 
   /** A tab without a lock is none, so that nobody needs to be waited for where there is no other lock. */
   private async settleIfAlone (locks: LockManager): Promise<void> {
-    const { held = [] } = await locks.query().catch(() => ({ held: undefined }))
-    if (held.filter(({ name }) => isLockOf(this.room, name)).length === 1) this.settle()
+    try {
+      const { held = [], pending = [] } = await locks.query()
+      const others = [...held, ...pending].filter(({ name }) => isLockOf(this.room, name) && name !== lockOf(this.room, this.session))
+      if (others.length === 0) this.settle()
+    } catch { /* Then they are given time to answer. */ }
   }
 
   private greet (): void {

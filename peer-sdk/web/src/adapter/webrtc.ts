@@ -15,6 +15,8 @@ const CHANNELS = 8
 const MAX_SERVERS = 16
 /** How often it is told that passwords do not fit, in milliseconds. */
 const PROBLEM_EVERY = 60_000
+/** How long a connection that was made in advance waits for somebody, in milliseconds. */
+const SPARE = 10_000
 /** Signals that come before their connection's servers are known. Further ones are left out, as if lost on the way. */
 const EARLY = 64
 /** Frames of one server that wait to be read, which takes time only where there is a password. More are left out. */
@@ -62,6 +64,8 @@ class Running implements MeshPort {
   private servers: Server[] = []
   private readonly connections = new Set<Pending>()
   private readonly ice: IceSource | undefined
+  /** A connection that was made before there was anybody to connect to. */
+  private spare: RTCPeerConnection | undefined
   private cipher: Cipher | undefined
   private problemAt = -Infinity
   private over = false
@@ -76,8 +80,7 @@ class Running implements MeshPort {
     private readonly ear: Ear
   ) {
     this.ice = options.iceFrom === undefined ? undefined : new IceSource(options.iceFrom)
-    // Asked while signaling is dialled. Whether it fails matters once there is somebody to connect to.
-    void this.ice?.servers().catch(() => {})
+    void this.prepare()
     this.start(urls).catch(() => { ear.password('unavailable') })
   }
 
@@ -90,6 +93,25 @@ class Running implements MeshPort {
     if (this.over) return
     this.servers = urls.map(url => this.server(url))
     this.ear.changed()
+  }
+
+  /**
+   * While signaling is dialled: asks for servers, and makes a connection that finds its candidates, for whoever is met
+   * first. In a room where nobody is met soon it is given up again, with what it holds of a TURN server.
+   */
+  private async prepare (): Promise<void> {
+    if (typeof RTCPeerConnection === 'undefined') return
+    // Whether asking fails matters once there is somebody to connect to.
+    const asked = await this.ice?.servers().catch(() => undefined) ?? []
+    if (this.over || this.connections.size > 0) return
+    this.spare = new RTCPeerConnection({ ...this.configured(asked), iceCandidatePoolSize: 1 })
+    setTimeout(() => { this.takeSpare()?.close() }, SPARE)
+  }
+
+  private readonly takeSpare = (): RTCPeerConnection | undefined => {
+    const { spare } = this
+    this.spare = undefined
+    return spare
   }
 
   private server (url: URL): Server {
@@ -148,7 +170,7 @@ class Running implements MeshPort {
   }
 
   connect (_peer: string, initiator: boolean, door: Door): Port {
-    const pending = new Pending(this.label, this.configuration, initiator, door, {
+    const pending = new Pending(this.label, this.configuration, this.takeSpare(), initiator, door, {
       gone: () => { this.connections.delete(pending) },
       amiss: () => { for (const server of this.servers) server.renew() }
     })
@@ -157,19 +179,24 @@ class Running implements MeshPort {
   }
 
   private readonly configuration = async (): Promise<RTCConfiguration> => {
-    const iceServers = [...this.options.iceServers ?? []]
     try {
-      iceServers.push(...await this.ice?.servers() ?? [])
+      return this.configured(await this.ice?.servers() ?? [])
     } catch (error) {
       this.ear.iceFailed(error instanceof Error ? error.message : String(error))
+      return this.configured([])
     }
-    return { iceServers, iceTransportPolicy: this.options.relayOnly === true ? 'relay' : 'all' }
+  }
+
+  private configured (asked: RTCIceServer[]): RTCConfiguration {
+    const { iceServers = [], relayOnly } = this.options
+    return { iceServers: [...iceServers, ...asked], iceTransportPolicy: relayOnly === true ? 'relay' : 'all' }
   }
 
   wake (): void { for (const server of this.servers) server.wake() }
 
   close (): void {
     this.over = true
+    this.takeSpare()?.close()
     for (const server of this.servers) server.close()
   }
 }
@@ -183,6 +210,7 @@ class Pending implements Port {
   constructor (
     label: string,
     configuration: () => Promise<RTCConfiguration>,
+    private spare: RTCPeerConnection | undefined,
     initiator: boolean,
     door: Door,
     private readonly told: { gone: () => void, amiss: () => void }
@@ -190,7 +218,8 @@ class Pending implements Port {
     const outer: Door = { ...door, down: (end, why) => { this.finish(); door.down(end, why) } }
     void configuration().then(known => {
       if (this.over) return
-      this.connection = new Connection(label, known, initiator, outer, configuration, told.amiss)
+      this.connection = new Connection(label, this.spare ?? new RTCPeerConnection(known), initiator, outer, configuration, told.amiss)
+      this.spare = undefined
       for (const data of this.early.splice(0)) this.connection.hear(data)
     }).catch((error: unknown) => { outer.down('lost', String(error)) })
   }
@@ -211,6 +240,7 @@ class Pending implements Port {
 
   private finish (): void {
     this.over = true
+    this.spare?.close()
     this.told.gone()
   }
 }
