@@ -80,8 +80,8 @@ class Running implements MeshPort {
     private readonly ear: Ear
   ) {
     this.ice = options.iceFrom === undefined ? undefined : new IceSource(options.iceFrom)
-    void this.prepare()
     this.start(urls).catch(() => { ear.password('unavailable') })
+    this.prepare()
   }
 
   private async start (urls: URL[]): Promise<void> {
@@ -95,16 +95,13 @@ class Running implements MeshPort {
     this.ear.changed()
   }
 
-  /**
-   * While signaling is dialled: asks for servers, and makes a connection that finds its candidates, for whoever is met
-   * first. In a room where nobody is met soon it is given up again, with what it holds of a TURN server.
-   */
-  private async prepare (): Promise<void> {
-    if (typeof RTCPeerConnection === 'undefined') return
+  /** While signaling is dialled: a first connection takes its time, for the browser has yet to start what carries it. */
+  private prepare (): void {
     // Whether asking fails matters once there is somebody to connect to.
-    const asked = await this.ice?.servers().catch(() => undefined) ?? []
-    if (this.over || this.connections.size > 0) return
-    this.spare = new RTCPeerConnection({ ...this.configured(asked), iceCandidatePoolSize: 1 })
+    void this.ice?.servers().catch(() => {})
+    if (typeof RTCPeerConnection === 'undefined') return
+    this.spare = new RTCPeerConnection()
+    // A page with a connection is not kept for going back to.
     setTimeout(() => { this.takeSpare()?.close() }, SPARE)
   }
 
@@ -179,17 +176,13 @@ class Running implements MeshPort {
   }
 
   private readonly configuration = async (): Promise<RTCConfiguration> => {
+    const iceServers = [...this.options.iceServers ?? []]
     try {
-      return this.configured(await this.ice?.servers() ?? [])
+      iceServers.push(...await this.ice?.servers() ?? [])
     } catch (error) {
       this.ear.iceFailed(error instanceof Error ? error.message : String(error))
-      return this.configured([])
     }
-  }
-
-  private configured (asked: RTCIceServer[]): RTCConfiguration {
-    const { iceServers = [], relayOnly } = this.options
-    return { iceServers: [...iceServers, ...asked], iceTransportPolicy: relayOnly === true ? 'relay' : 'all' }
+    return { iceServers, iceTransportPolicy: this.options.relayOnly === true ? 'relay' : 'all' }
   }
 
   wake (): void { for (const server of this.servers) server.wake() }
@@ -218,6 +211,7 @@ class Pending implements Port {
     const outer: Door = { ...door, down: (end, why) => { this.finish(); door.down(end, why) } }
     void configuration().then(known => {
       if (this.over) return
+      this.spare?.setConfiguration(known)
       this.connection = new Connection(label, this.spare ?? new RTCPeerConnection(known), initiator, outer, configuration, told.amiss)
       this.spare = undefined
       for (const data of this.early.splice(0)) this.connection.hear(data)

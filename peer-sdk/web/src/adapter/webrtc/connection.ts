@@ -133,8 +133,7 @@ export class Connection implements Port {
     const configuration = await this.fresh()
     if (this.over) return
     try {
-      // How many candidates are found in advance cannot be changed any more.
-      this.pc.setConfiguration({ ...configuration, iceCandidatePoolSize: this.pc.getConfiguration().iceCandidatePoolSize ?? 0 })
+      this.pc.setConfiguration(configuration)
     } catch { /* Then with those that we have. */ }
     this.negotiation.offer(true)
   }
