@@ -128,6 +128,8 @@ export class Lab {
   file (name) { return path.join(this.folder, name) }
   log (name) { return existsSync(this.file(name)) ? readFileSync(this.file(name), 'utf8') : '' }
   ip (node, ...lines) { run('ip', ['-n', this.name(node), '-batch', '-'], lines.join('\n')) }
+  /** What runs in a node, by process id. */
+  pids (node) { return run('ip', ['netns', 'pids', this.name(node)]).split('\n').filter(Boolean).map(Number) }
   exec (node, ...command) { return run('ip', ['netns', 'exec', this.name(node), ...command]) }
 
   /** Starts a program in a node; what it says goes to `<name>.log` in the lab's folder. */

@@ -54,8 +54,9 @@ export class Driver {
     this.transports = adapters.filter((adapter): adapter is Transport => adapter.kind === 'hub')
     const mesh = adapters.find((adapter): adapter is Mesh => adapter.kind === 'mesh')
     this.tell({ type: 'tick' })
+    // First the tabs: who is in one needs no channel. One that signaling finds first loses its channel again.
     this.joinTabs()
-    if (mesh !== undefined) this.joinMesh(mesh, this.tabs?.settled ?? Promise.resolve())
+    if (mesh !== undefined) this.joinMesh(mesh)
   }
 
   /** The document is there, and with it what was stored: from now on others are told of it. */
@@ -66,14 +67,13 @@ export class Driver {
     this.tell({ type: 'edited' })
   }
 
-  private joinMesh (mesh: Mesh, settled: Promise<void>): void {
+  private joinMesh (mesh: Mesh): void {
     const { room, session } = this.config
     this.mesh = mesh.start(room, session, {
-      // First the tabs: who is in one needs no channel.
-      up: () => void settled.then(() => {
+      up: () => {
         this.sign()
         this.tell({ type: 'signalingUp' })
-      }),
+      },
       announced: from => { this.tell({ type: 'announced', from }) },
       signalled: (from, kind, token, data) => { this.tell({ type: 'signalled', from, kind, token, data }) },
       password: problem => { this.told.event({ type: 'password', problem }) },

@@ -32,6 +32,8 @@ export interface PeerOptions<P> {
   presence?: P
   /** Reads what others show, who may be anybody; everything is taken for a `P` if there is none. */
   parsePresence?: PresenceParser<P>
+  /** Who counts as online, by what is shown: not a program that serves the others, say. Everybody if nothing is said. */
+  counts?: (shows: P | undefined) => boolean
   /** Who the user is, by which sessions are grouped. Each session is a user of its own if nothing is said. */
   user?: string
 }
@@ -75,7 +77,9 @@ export class Peer<P = unknown> {
     const user = options.user ?? this.session
     if (options.presence !== undefined) this.shows = encodePresence(user, options.presence)
     const parse = options.parsePresence ?? ((shown: unknown) => shown as P)
-    this.presence = new Presence<P>(user, options.presence, parse, value => {
+    // It is asked about what `parse` has made only.
+    const counts = (options.counts ?? (() => true)) as (shows: unknown) => boolean
+    this.presence = new Presence<P>(user, options.presence, parse, counts, value => {
       this.shows = value
       this.driver.tell({ type: 'present', value })
     })

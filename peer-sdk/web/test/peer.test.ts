@@ -71,6 +71,16 @@ describe('a peer', () => {
     expect(one.presence.online).toBe(1)
   })
 
+  it('does not count who is there to serve the others', async () => {
+    const counts = (shows: Shown | undefined): boolean => shows?.name !== 'agent'
+    const agent = start({ presence: { name: 'agent' }, user: 'agent', counts })
+    const [ana, ben] = [start({ presence: { name: 'Ana' }, counts }), start({ presence: { name: 'Ben' }, counts })]
+    await until('each other', () => [agent, ana, ben].every(({ presence }) => presence.peers.length === 2))
+    expect([agent, ana, ben].map(({ presence }) => presence.online)).toEqual([2, 2, 2])
+    ana.presence.set({ name: 'agent' })
+    expect(ana.presence.online).toBe(1)
+  })
+
   it('brings over what the application imports by itself', async () => {
     const [ana, ben] = [start(), start()]
     await ana.loaded

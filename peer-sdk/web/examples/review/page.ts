@@ -15,10 +15,10 @@ const PATIENCE = 2500
 /** What a reviewer shows, read from what a stranger sends. */
 function parseShown (shown: unknown): Shown | undefined {
   if (typeof shown !== 'object' || shown === null) return undefined
-  const { name, cursor } = shown as Record<string, unknown>
+  const { name, cursor, agent } = shown as Record<string, unknown>
   if (typeof name !== 'string' || name.trim() === '') return undefined
   const step = typeof cursor === 'object' && cursor !== null ? (cursor as Record<string, unknown>).step_id : undefined
-  return { name: name.trim().slice(0, LONGEST_NAME), cursor: typeof step === 'string' ? { step_id: step } : null }
+  return { name: name.trim().slice(0, LONGEST_NAME), cursor: typeof step === 'string' ? { step_id: step } : null, agent: agent === true }
 }
 
 /** Kept in this browser, where it may keep things. */
@@ -57,7 +57,8 @@ class Review {
       adapters: this.adapters(),
       user: this.user,
       presence: { name: this.name, cursor: null },
-      parsePresence: parseShown
+      parsePresence: parseShown,
+      counts: shows => shows?.agent !== true
     })
     this.peer.subscribe(() => {
       if (!isAlone(this.peer.status)) this.aloneSince = undefined

@@ -5,7 +5,12 @@ import type { Annotation, Plan, Reply, Step } from './plan'
 import { agoWords, diskLine, hubLine, hueOf, initials, type Line, meshLine, onlineWords, pathWords } from './words'
 
 /** What each reviewer shows. */
-export interface Shown { name: string, cursor: { step_id: string } | null }
+export interface Shown {
+  name: string
+  cursor: { step_id: string } | null
+  /** A program that answers reviewers, and is none. */
+  agent?: boolean
+}
 
 /** What the page knows. */
 export interface Known {
@@ -178,12 +183,13 @@ function people (known: Known, doings: Doings): HTMLElement {
     const at = plan.steps.findIndex(({ id }) => id === shows?.cursor?.step_id)
     return at < 0 ? '' : `, at step ${at + 1}`
   }
+  const role = ({ shows }: Someone<Shown>): string => shows?.agent === true ? 'agent, ' : ''
   return h('section', { class: 'panel', 'aria-labelledby': 'people' },
     h('h3', { id: 'people' }, 'Reviewers'),
     h('ul', {},
       h('li', { class: 'person', key: 'self' }, face(known.user, known.name), h('div', {}, h('b', {}, known.name), h('small', {}, 'you'))),
-      ...presence.peers.map(peer => h('li', { class: 'person', key: peer.session, 'data-path': peer.path },
-        face(peer.user, nameOf(peer)), h('div', {}, h('b', {}, nameOf(peer)), h('small', {}, pathWords(peer.path, peer.roundTrip), stepOf(peer)))))),
+      ...presence.peers.map(peer => h('li', { class: 'person', key: peer.session, 'data-path': peer.path, 'data-agent': peer.shows?.agent === true },
+        face(peer.user, nameOf(peer)), h('div', {}, h('b', {}, nameOf(peer)), h('small', {}, role(peer), pathWords(peer.path, peer.roundTrip), stepOf(peer)))))),
     h('form', { class: 'name', onsubmit: (event: SubmitEvent) => { event.preventDefault(); doings.rename((document.getElementById('name') as HTMLInputElement).value) } },
       h('label', { class: 'unseen', for: 'name' }, 'Your name'),
       h('input', { id: 'name', maxlength: 40, autocomplete: 'name', value: known.name }),

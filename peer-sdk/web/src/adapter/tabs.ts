@@ -13,8 +13,6 @@ const FRAME = 256 << 10
 /** How often a tab shows that it is there, where there are no locks, and how long it may be silent, in milliseconds. */
 const SHOW = 2000
 const SILENT = 5000
-/** How long to wait for other tabs to answer, in milliseconds, before others are looked for by way of a network. */
-const ANSWER = 50
 /** Tabs that are known at most; more are not listened to. */
 const MOST_TABS = 64
 
@@ -22,21 +20,17 @@ const MOST_TABS = 64
 export function broadcastChannel (): Tabs {
   return {
     kind: 'tabs',
-    start: (room, session, found) => typeof BroadcastChannel === 'undefined' ? { settled: Promise.resolve(), close: () => {} } : new Hall(room, session, found)
+    start: (room, session, found) => typeof BroadcastChannel === 'undefined' ? { close: () => {} } : new Hall(room, session, found)
   }
 }
 
 const lockOf = (room: string, session: string): string => `peer-sdk tab ${session} in ${room}`
-const isLockOf = (room: string, name = ''): boolean => name.startsWith('peer-sdk tab ') && name.endsWith(` in ${room}`)
 
 class Hall {
   private readonly channel: BroadcastChannel
   private readonly tabs = new Map<string, Tab>()
   private readonly leave = new AbortController()
   private release: () => void = () => {}
-  private settle: () => void = () => {}
-  /** Some tab has answered, or none will. */
-  readonly settled = new Promise<void>(resolve => { this.settle = resolve })
   private readonly timer: ReturnType<typeof setInterval> | undefined
 
   constructor (private readonly room: string, readonly session: string, private readonly found: TabFound) {
@@ -53,23 +47,10 @@ class Hall {
     void locks.request(lockOf(room, session), { signal: this.leave.signal }, async () => {
       this.greet()
       await held
-    }).catch(() => { this.settle() })
-    void this.settleIfAlone(locks)
+    }).catch(() => { /* Closed before it was held. */ })
   }
 
-  /** A tab without a lock is none, so that nobody needs to be waited for where there is no other lock. */
-  private async settleIfAlone (locks: LockManager): Promise<void> {
-    try {
-      const { held = [], pending = [] } = await locks.query()
-      const others = [...held, ...pending].filter(({ name }) => isLockOf(this.room, name) && name !== lockOf(this.room, this.session))
-      if (others.length === 0) this.settle()
-    } catch { /* Then they are given time to answer. */ }
-  }
-
-  private greet (): void {
-    this.say({ from: this.session, kind: 'hello' })
-    setTimeout(this.settle, ANSWER)
-  }
+  private greet (): void { this.say({ from: this.session, kind: 'hello' }) }
 
   private get locks (): LockManager | undefined {
     return typeof navigator === 'undefined' ? undefined : (navigator as { locks?: LockManager | null }).locks ?? undefined
@@ -93,7 +74,6 @@ class Hall {
     // Answered before we ask, so that the other knows us by then.
     if (data.kind === 'hello') this.say({ from: this.session, to: data.from, kind: 'here' })
     this.meet(data.from)
-    if (data.kind === 'here') this.settle()
   }
 
   private meet (session: string): void {
