@@ -28,7 +28,7 @@ describe('a plan from an agent to its reviewers', { timeout: 180_000 }, () => {
 
   /** An agent whose hub has the same address and token whenever it is started. */
   async function agentAt (t, name, signal, hub = '127.0.0.1:0') {
-    const flags = ['--dir', path.join(folder, name), '--page', `${page.url}/`, '--signal', signal, '--listen', hub, '--token', 'a token of the hub']
+    const flags = ['--dir', path.join(folder, name), '--page', `${page.url}/`, '--signal', signal, '--listen', hub, '--token', 'the-token-of-the-hub']
     const agent = await Agent.start(program('mcp_server'), flags)
     t.after(() => agent.stop())
     return agent
@@ -63,6 +63,7 @@ describe('a plan from an agent to its reviewers', { timeout: 180_000 }, () => {
     await ben.hasPlan()
     await Promise.all([ana, ben].map(reviewer => reviewer.counts(2)))
     await ana.until('Ben by a data channel', () => window.review.peer.presence.peers.some(({ shows, path }) => shows?.name === 'Ben' && path === 'direct'))
+    assert.match(await ana.says('Hub'), /^Connected/)
     const { reviewers } = await agent.call('see_reviewers', { plan_id: id })
     assert.deepEqual(reviewers.map(({ name }) => name).sort(), ['Ana', 'Ben'], 'those beside the agent itself')
 

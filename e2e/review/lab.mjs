@@ -56,12 +56,17 @@ export class Meeting {
     await listening(lab, child, 'page.log', () => lab.log('page.log').includes('review page is at'))
   }
 
-  /** A reviewer in a home, with a link. */
-  open (home, link, name, options) { return Reviewer.open(this.browsers[home], link, name, options) }
+  /**
+   * A reviewer in a home, with a link, who lets the page reach programs on the own machine: browsers ask before a page from
+   * elsewhere may dial a hub there.
+   */
+  open (home, link, name, options) {
+    return Reviewer.open(this.browsers[home], link, name, { permissions: ['local-network-access'], ...options })
+  }
 
   /** An agent in a home, and its MCP server, which is a hub for this home alone. */
   async agent (t, home, folder, flags = []) {
-    const server = ['--dir', folder, '--page', `${page}/`, '--signal', signal, '--ice', `http://${SERVER}/ice`, '--listen', '127.0.0.1:7450', '--token', 'a token of the hub', ...flags]
+    const server = ['--dir', folder, '--page', `${page}/`, '--signal', signal, '--ice', `http://${SERVER}/ice`, '--listen', '127.0.0.1:7450', '--token', 'the-token-of-the-hub', ...flags]
     const agent = await Agent.start('ip', ['netns', 'exec', this.lab.name(home), mcpServer, ...server])
     t.after(() => agent.stop())
     return agent

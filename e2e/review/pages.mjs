@@ -52,8 +52,9 @@ export function fragment ({ room, hub, signal, ice, password }) {
 /** Somebody with the page open. */
 export class Reviewer {
   /** Opens the page at `url` as `name`, in a context of its own or, with `beside`, in another tab of that one's browser. */
-  static async open (browser, url, name, { withoutWebRtc = false, beside, viewport } = {}) {
+  static async open (browser, url, name, { withoutWebRtc = false, beside, viewport, permissions = [] } = {}) {
     const context = beside?.context ?? await browser.newContext(viewport ? { viewport } : {})
+    await context.grantPermissions(permissions)
     const page = await context.newPage()
     const self = new Reviewer(name, context, page)
     page.on('console', message => self.console.push(message.text()))
