@@ -28,7 +28,7 @@ describe('a plan from an agent to its reviewers', { timeout: 180_000 }, () => {
 
   /** An agent whose hub has the same address and token whenever it is started. */
   async function agentAt (t, name, signal, hub = '127.0.0.1:0') {
-    const flags = ['--dir', path.join(folder, name), '--page', `${page.url}/`, '--signal', signal, '--listen', hub, '--token', 'a token of the hub']
+    const flags = ['--dir', path.join(folder, name), '--page', `${page.url}/`, '--signal', signal, '--listen', hub, '--token', 'the-token-of-the-hub']
     const agent = await Agent.start(program('mcp_server'), flags)
     t.after(() => agent.stop())
     return agent
@@ -61,8 +61,9 @@ describe('a plan from an agent to its reviewers', { timeout: 180_000 }, () => {
     await ana.hasPlan()
     const ben = await Reviewer.open(browser, elsewhere(link), 'Ben')
     await ben.hasPlan()
-    await Promise.all([ana, ben].map(reviewer => reviewer.counts(3)))
+    await Promise.all([ana, ben].map(reviewer => reviewer.counts(2)))
     await ana.until('Ben by a data channel', () => window.review.peer.presence.peers.some(({ shows, path }) => shows?.name === 'Ben' && path === 'direct'))
+    assert.match(await ana.says('Hub'), /^Connected/)
     const { reviewers } = await agent.call('see_reviewers', { plan_id: id })
     assert.deepEqual(reviewers.map(({ name }) => name).sort(), ['Ana', 'Ben'], 'those beside the agent itself')
 
@@ -88,16 +89,19 @@ describe('a plan from an agent to its reviewers', { timeout: 180_000 }, () => {
     const ana = await Reviewer.open(browser, link, 'Ana')
     const ben = await Reviewer.open(browser, elsewhere(link), 'Ben')
     await Promise.all([ana.hasPlan(), ben.hasPlan()])
-    await Promise.all([ana, ben].map(reviewer => reviewer.counts(3)))
+    await Promise.all([ana, ben].map(reviewer => reviewer.counts(2)))
+    await ana.seesAgent()
     await ben.until('Ana by a data channel', () => window.review.peer.presence.peers.some(({ shows, path }) => shows?.name === 'Ana' && path === 'direct'))
 
     process.kill(agent.pid, 'SIGKILL')
     await ben.annotate(1, 'written without the agent')
     await ana.reads('written without the agent')
+    await ana.seesNoAgent()
     await Promise.all([ana, ben].map(reviewer => reviewer.counts(2)))
     const again = await agentAt(t, 'second', server.url, new URL(hub).host)
     await untilNoted(again, id, 'written without the agent')
-    await Promise.all([ana, ben].map(reviewer => reviewer.counts(3)))
+    await ana.seesAgent()
+    await Promise.all([ana, ben].map(reviewer => reviewer.counts(2)))
 
     await server.kill()
     await ana.annotate(3, 'written without signaling')
@@ -107,7 +111,7 @@ describe('a plan from an agent to its reviewers', { timeout: 180_000 }, () => {
     const cem = await Reviewer.open(browser, elsewhere(link), 'Cem')
     await cem.hasPlan()
     await cem.reads('written without signaling')
-    await Promise.all([ana, ben, cem].map(reviewer => reviewer.counts(4)))
+    await Promise.all([ana, ben, cem].map(reviewer => reviewer.counts(3)))
     await Promise.all([ana, ben, cem].map(reviewer => reviewer.leave()))
   })
 
@@ -121,14 +125,14 @@ describe('a plan from an agent to its reviewers', { timeout: 180_000 }, () => {
     t.after(() => terminal.kill('SIGKILL'))
     const said = []
     createInterface({ input: terminal.stdout }).on('line', line => said.push(line))
-    await ana.counts(3)
+    await ana.counts(2)
     await ana.annotate(1, 'from the browser')
     await until('the annotation in the terminal', () => said.some(line => line.includes('from the browser')))
     terminal.stdin.write('from the terminal\n')
     await ana.reads('from the terminal')
     await untilNoted(agent, id, 'from the terminal')
     terminal.kill('SIGKILL')
-    await ana.counts(2, 5_000)
+    await ana.counts(1, 5_000)
     await ana.leave()
   })
 })

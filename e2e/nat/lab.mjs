@@ -2,8 +2,8 @@
 //
 //   server 203.0.113.10 ─┐
 //   turn   203.0.113.20 ─┤ one public network
-//   home a 203.0.113.101 ┤── 192.168.1.0/24, host 192.168.1.2
-//   home b 203.0.113.102 ┘── 192.168.2.0/24, host 192.168.2.2
+//   home a 203.0.113.101 ┤── 192.168.1.0/24, hosts a 192.168.1.2 and a2 192.168.1.3
+//   home b 203.0.113.102 ┘── 192.168.2.0/24, host b 192.168.2.2
 //
 // Nothing in it has a link to the machine's own network.
 import { execFileSync, spawn } from 'node:child_process'
@@ -14,8 +14,11 @@ import path from 'node:path'
 export const SERVER = '203.0.113.10'
 export const TURN = '203.0.113.20'
 
-const homes = ['a', 'b']
-const tools = { ip: 'iproute2', nft: 'nftables', turnserver: 'coturn', openssl: 'openssl' }
+/** Who lives in each home. */
+const hosts = { a: ['a', 'a2'], b: ['b'] }
+const homes = Object.keys(hosts)
+const lineMs = 10_000
+const tools = { ip: 'iproute2', nft: 'nftables', turnserver: 'coturn', openssl: 'openssl', python3: 'python3' }
 
 /** What NATs do to a home's packets, as rules of its router; `wan` and `lan` are the router's sides. */
 const kinds = {
@@ -23,6 +26,8 @@ const kinds = {
   cone: { postrouting: ['oifname wan masquerade'], forward: [] },
   // Another random port towards every peer: what STUN learns is of no use to anybody else.
   symmetric: { postrouting: ['oifname wan meta l4proto udp masquerade to :1024-65535 fully-random', 'oifname wan masquerade'], forward: [] },
+  // A network that lets no UDP out.
+  udpBlocked: { postrouting: ['oifname wan masquerade'], forward: ['meta l4proto udp drop'] },
   // A network that lets nothing but the web out.
   webOnly: { postrouting: ['oifname wan masquerade'], forward: ['meta l4proto udp drop', 'iifname lan tcp dport != { 80, 443 } drop'] }
 }
@@ -48,13 +53,14 @@ export function whyNot () {
 
 let labs = 0
 
-/** The namespaces, and what runs in them. `close` ends both. */
+/** The namespaces, and what runs in them. `close` ends both. With `lines`, {@link Lab#line} says how the homes' lines are. */
 export class Lab {
-  constructor () {
+  constructor ({ lines = false } = {}) {
     this.prefix = `nat-${process.pid}-${++labs}`
     this.folder = mkdtempSync(path.join(os.tmpdir(), 'nat-'))
     this.children = new Set()
-    this.nodes = ['public', 'server', 'turn', ...homes.flatMap(home => [`router-${home}`, home])]
+    this.lines = lines ? [] : undefined
+    this.nodes = ['public', 'server', 'turn', ...homes.flatMap(home => [`router-${home}`, ...hosts[home]])]
     try {
       this.build()
     } catch (error) {
@@ -78,16 +84,39 @@ export class Lab {
   buildHome (home, number) {
     const router = `router-${home}`
     this.join(router, 'wan', `203.0.113.${100 + number}/24`)
-    this.ip(router, `link add lan type veth peer name eth netns ${this.name(home)}`,
-      `addr add 192.168.${number}.1/24 dev lan`, 'link set lan up')
-    this.ip(home, `addr add 192.168.${number}.2/24 dev eth`, 'link set eth up', `route add default via 192.168.${number}.1`)
+    this.ip(router, 'link add lan type bridge', `addr add 192.168.${number}.1/24 dev lan`, 'link set lan up')
+    hosts[home].forEach((host, index) => {
+      this.ip(router, `link add to-${host} type veth peer name eth netns ${this.name(host)}`,
+        `link set to-${host} master lan up`)
+      this.ip(host, `addr add 192.168.${number}.${2 + index}/24 dev eth`, 'link set eth up',
+        `route add default via 192.168.${number}.1`)
+    })
   }
 
   /** Joins a node to the public network. */
   join (node, device, address) {
-    this.ip('public', `link add to-${node} type veth peer name ${device} netns ${this.name(node)}`,
-      `link set to-${node} master bridge up`)
+    if (this.lines !== undefined && device === 'wan') this.lay(node, device)
+    else this.ip('public', `link add to-${node} type veth peer name ${device} netns ${this.name(node)}`)
+    this.ip('public', `link set to-${node} master bridge up`)
     this.ip(node, `addr add ${address} dev ${device}`, `link set ${device} up`)
+  }
+
+  /** Joins a node by a line that can be made slow and bad. */
+  lay (node, device) {
+    const child = spawn('ip', ['netns', 'exec', this.name('public'), 'python3', path.join(import.meta.dirname, 'line.py'),
+      `to-${node}`, 'far'], { stdio: ['pipe', openSync(this.file(`line-${node}.log`), 'w'), 'inherit'] })
+    this.children.add(child)
+    this.lines.push(child)
+    for (const end = Date.now() + lineMs; !this.log(`line-${node}.log`).includes('ready');) {
+      if (Date.now() > end) throw new Error(`the line of ${node} is not there after ${lineMs} ms`)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
+    }
+    this.ip('public', `link set far name ${device} netns ${this.name(node)}`)
+  }
+
+  /** How the lines of both homes are from now on, each way: `delay` and `jitter` in milliseconds, `loss` in per cent. */
+  line ({ delay = 0, jitter = 0, loss = 0 } = {}) {
+    for (const { stdin } of this.lines) stdin.write(`delay ${delay} jitter ${jitter} loss ${loss}\n`)
   }
 
   /** Puts a NAT of this kind in front of both homes. */
@@ -99,6 +128,8 @@ export class Lab {
   file (name) { return path.join(this.folder, name) }
   log (name) { return existsSync(this.file(name)) ? readFileSync(this.file(name), 'utf8') : '' }
   ip (node, ...lines) { run('ip', ['-n', this.name(node), '-batch', '-'], lines.join('\n')) }
+  /** What runs in a node, by process id. */
+  pids (node) { return run('ip', ['netns', 'pids', this.name(node)]).split('\n').filter(Boolean).map(Number) }
   exec (node, ...command) { return run('ip', ['netns', 'exec', this.name(node), ...command]) }
 
   /** Starts a program in a node; what it says goes to `<name>.log` in the lab's folder. */

@@ -9,7 +9,7 @@ import { Peer } from './peer.mjs'
 const startMs = 30_000
 export const secret = 'a-secret-that-only-this-lab-knows'
 const target = process.env.CARGO_TARGET_DIR ?? path.join(import.meta.dirname, '../../target')
-const signalingServer = process.env.E2E_SIGNALING_SERVER ?? path.join(target, 'debug/signaling-server')
+export const signalingServer = process.env.E2E_SIGNALING_SERVER ?? path.join(target, 'debug/signaling-server')
 const turnConfig = process.env.TURN_CONFIG_BIN ?? path.join(path.dirname(signalingServer), 'turn-config')
 
 /** Starts coturn, the signaling server and a browser in each home. */

@@ -1,17 +1,23 @@
 // The review in the lab of namespaces: a signaling server that relays, coturn, the page, and a browser in each home.
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { chromium } from 'playwright-core'
-import { SERVER, TURN, until } from '../nat/lab.mjs'
+import { SERVER, TURN } from '../nat/lab.mjs'
 import { listening, makeCertificate, secret, startTurn } from '../nat/services.mjs'
+import { Agent } from '../../peer-sdk/web/examples/story/agent.mjs'
 import { ourBinary } from '../servers.mjs'
 import { executable, flags, fragment, Reviewer } from './pages.mjs'
 
 const web = path.join(import.meta.dirname, '../../peer-sdk/web')
+const examples = process.env.E2E_EXAMPLES ?? path.join(path.dirname(ourBinary), 'examples')
+const mcpServer = path.join(examples, 'mcp_server')
+/** A reviewer at a terminal. */
+export const annotate = path.join(examples, 'annotate')
 /** The only ports that every network lets out are 80 and 443, and those of the server are taken. */
 const page = `http://${TURN}`
-const signal = `ws://${SERVER}`
+export const signal = `ws://${SERVER}`
 
 export class Meeting {
   static async start (lab) {
@@ -29,6 +35,8 @@ export class Meeting {
 
   async startServer () {
     const { lab } = this
+    const starts = () => lab.log('server.log').split('listening on').length
+    const before = starts()
     writeFileSync(lab.file('turn.secret'), secret)
     this.server = lab.spawn('server', 'server', [ourBinary, '--listen', `${SERVER}:80`, '--metrics-listen', '127.0.0.1:0'], {
       SIGNALING_RELAY_MODE: 'memory',
@@ -36,16 +44,7 @@ export class Meeting {
       SIGNALING_ICE_TURN: `turn:${TURN}:3478?transport=udp,turns:${TURN}:443?transport=tcp`,
       SIGNALING_ICE_SECRET_FILES: lab.file('turn.secret')
     })
-    const before = lab.log('server.log').split('listening on').length
-    await listening(lab, this.server, 'server.log', () => lab.log('server.log').split('listening on').length >= before)
-    await until('the server answers', 10_000, () => {
-      try {
-        lab.exec('server', 'sh', '-c', `curl -sf http://${SERVER}/healthz || wget -qO- http://${SERVER}/healthz`)
-        return true
-      } catch {
-        return lab.log('server.log').includes('listening on')
-      }
-    })
+    await listening(lab, this.server, 'server.log', () => starts() > before)
   }
 
   async startPage () {
@@ -55,6 +54,29 @@ export class Meeting {
     execFileSync(process.execPath, ['-e', build], { cwd: web })
     const child = lab.spawn('turn', 'page', [process.execPath, path.join(web, 'examples/review/serve.mjs'), '--host', TURN, '--port', '80', '--root', root])
     await listening(lab, child, 'page.log', () => lab.log('page.log').includes('review page is at'))
+  }
+
+  /**
+   * A reviewer in a home, with a link, who lets the page reach programs on the own machine: browsers ask before a page from
+   * elsewhere may dial a hub there.
+   */
+  open (home, link, name, options) {
+    return Reviewer.open(this.browsers[home], link, name, { permissions: ['local-network-access'], ...options })
+  }
+
+  /** An agent in a home, and its MCP server, which is a hub for this home alone. */
+  async agent (t, home, folder, flags = []) {
+    const server = ['--dir', folder, '--page', `${page}/`, '--signal', signal, '--ice', `http://${SERVER}/ice`, '--listen', '127.0.0.1:7450', '--token', 'the-token-of-the-hub', ...flags]
+    const agent = await Agent.start('ip', ['netns', 'exec', this.lab.name(home), mcpServer, ...server])
+    t.after(() => agent.stop())
+    return agent
+  }
+
+  /** The signaling server dies, as by a power cut. */
+  async killServer () {
+    const gone = once(this.server, 'exit')
+    this.server.kill('SIGKILL')
+    await gone
   }
 
   /** A room of its own: two reviewers, one in each home, who both have the plan. Without `ice` there is no STUN and no TURN. */

@@ -1,12 +1,14 @@
 // The review page in headless Chromium: every reviewer in a browser context of its own.
 import { existsSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { chromium } from 'playwright-core'
 
 const web = path.join(import.meta.dirname, '../../peer-sdk/web')
 const stepMs = 30_000
+/** Where pictures of key moments are kept. */
+const pictures = process.env.E2E_SCREENSHOTS ?? path.join(os.tmpdir(), 'review-screenshots')
 
 export const executable = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
 
@@ -50,8 +52,9 @@ export function fragment ({ room, hub, signal, ice, password }) {
 /** Somebody with the page open. */
 export class Reviewer {
   /** Opens the page at `url` as `name`, in a context of its own or, with `beside`, in another tab of that one's browser. */
-  static async open (browser, url, name, { withoutWebRtc = false, beside, viewport } = {}) {
+  static async open (browser, url, name, { withoutWebRtc = false, beside, viewport, permissions = [] } = {}) {
     const context = beside?.context ?? await browser.newContext(viewport ? { viewport } : {})
+    await context.grantPermissions(permissions)
     const page = await context.newPage()
     const self = new Reviewer(name, context, page)
     page.on('console', message => self.console.push(message.text()))
@@ -64,6 +67,30 @@ export class Reviewer {
         constructor (...given) {
           super(...given)
           window.connections.push(this)
+          this.addEventListener('datachannel', ({ channel }) => listen(channel, 'data channel'))
+        }
+
+        createDataChannel (...given) { return listen(super.createDataChannel(...given), 'data channel') }
+      }
+      // What comes and goes, and when: so that it can be told by which way something came first.
+      window.frames = []
+      const note = (way, data) => {
+        if (typeof data !== 'string') window.frames.push({ at: performance.now(), way, bytes: Array.from(new Uint8Array(data.buffer ?? data), byte => String.fromCharCode(byte)).join('') })
+      }
+      const listen = (channel, way) => {
+        channel.addEventListener('message', ({ data }) => note(`from ${way}`, data))
+        return channel
+      }
+      const RealSocket = window.WebSocket
+      window.WebSocket = class extends RealSocket {
+        constructor (...given) {
+          super(...given)
+          listen(this, 'hub')
+        }
+
+        send (data) {
+          note('to hub', data)
+          super.send(data)
         }
       }
       // How long after the navigation the plan is on the screen.
@@ -110,6 +137,19 @@ export class Reviewer {
   counts (count, ms) {
     const words = count === 1 ? '1 reviewer online' : `${count} reviewers online`
     return this.until(words, words => document.querySelector('#online')?.textContent === words, words, ms)
+  }
+
+  /** Waits until the agent is shown as what it is. */
+  seesAgent () { return this.until('the agent', () => /^agent, /.test(document.querySelector('.person[data-agent] small')?.textContent ?? '')) }
+  seesNoAgent () { return this.until('the agent gone', () => document.querySelector('.person[data-agent]') === null) }
+
+  /** By which ways these words came and went, in order. */
+  waysOf (said) { return this.page.evaluate(said => window.frames.filter(({ bytes }) => bytes.includes(said)).map(({ way }) => way), said) }
+
+  /** Keeps a picture of the page as it is now. */
+  async picture (moment) {
+    await mkdir(pictures, { recursive: true })
+    await this.page.screenshot({ path: path.join(pictures, `${moment}-${this.name.toLowerCase()}.png`), fullPage: true })
   }
 
   online () { return this.page.evaluate(() => document.querySelector('#online')?.textContent) }

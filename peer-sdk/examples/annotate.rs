@@ -50,7 +50,7 @@ struct Flags {
 #[tokio::main]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
-    let me = Reviewer { name: flags.name.clone(), cursor: None };
+    let me = Reviewer { name: flags.name.clone(), cursor: None, agent: false };
     let peer = flags.ways.peer(&flags.room, flags.file)?.user(&flags.name).presence(me).start().await?;
     println!("{} is in {}. /help says what can be done here.", flags.name, flags.room);
     let review = Review { peer, name: flags.name, step: String::new(), shown: BTreeMap::new() };
@@ -139,7 +139,7 @@ impl Review {
         anyhow::ensure!(known || step.is_empty(), "there is no step {step}");
         self.step = step.to_owned();
         let cursor = known.then(|| Cursor { step_id: step.to_owned() });
-        self.peer.presence().set(Reviewer { name: self.name.clone(), cursor })?;
+        self.peer.presence().set(Reviewer { name: self.name.clone(), cursor, agent: false })?;
         Ok(())
     }
 

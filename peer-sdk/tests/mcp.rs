@@ -75,7 +75,7 @@ fn example() -> PathBuf {
 }
 
 async fn reviewer(created: &Value) -> (LoroDoc, Peer<Reviewer>) {
-    let me = Reviewer { name: "Ana".into(), cursor: Some(Cursor { step_id: "s2".into() }) };
+    let me = Reviewer { name: "Ana".into(), cursor: Some(Cursor { step_id: "s2".into() }), agent: false };
     let (room, hub) = (created["plan_id"].as_str().unwrap(), created["hub"].as_str().unwrap());
     let peer = Peer::builder(room).websocket(hub).user("ana").presence(me).start().await.unwrap();
     let up = peer.wait_until(|status| status.links.iter().any(|link| link.joined) && status.caught_up);
@@ -141,7 +141,7 @@ async fn a_reviewer_elsewhere_is_found_over_signaling() {
     let created = agent.create().await;
     let id = created["plan_id"].as_str().unwrap();
     assert!(created["link"].as_str().unwrap().ends_with("&password=among%20us"), "{created}");
-    let me = Reviewer { name: "Ben".into(), cursor: None };
+    let me = Reviewer { name: "Ben".into(), cursor: None, agent: false };
     let ways = WebRtc::signaling([server.url()]).password("among us");
     let ben = Peer::builder(id).user("ben").presence(me).webrtc(ways).start().await.unwrap();
     let plan = async {

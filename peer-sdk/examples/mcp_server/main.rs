@@ -50,6 +50,9 @@ struct Flags {
     /// The agent's name in annotations and in presence
     #[arg(long, default_value = "agent")]
     name: String,
+    /// Be a hub and nothing else: links name the signaling servers, and reviewers connect among each other
+    #[arg(long)]
+    hub_only: bool,
     #[command(flatten)]
     ways: Ways,
 }
@@ -61,7 +64,8 @@ async fn main() -> Result<()> {
     // Stdout is for the protocol.
     eprintln!("the hub listens at {}", hub.address());
     let invitation = Invitation::new(&hub, flags.page.as_deref(), &flags.ways);
-    let shelf = Shelf::open(flags.dir, flags.name, hub, flags.ways, invitation).await?;
+    let ways = if flags.hub_only { Ways { signal: Vec::new(), ..flags.ways } } else { flags.ways };
+    let shelf = Shelf::open(flags.dir, flags.name, hub, ways, invitation).await?;
     let tools = Tools::new(shelf);
     let service = tools.clone().serve(stdio()).await.context("the MCP client did not introduce itself")?;
     service.waiting().await?;

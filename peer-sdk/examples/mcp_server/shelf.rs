@@ -98,7 +98,7 @@ impl Shelf {
         let mut plans = self.plans.lock().await;
         ensure!(plans.len() < MOST, "{MOST} plans are open, which is the limit");
         let file = self.dir.join(format!("{id}.db"));
-        let me = Reviewer { name: self.name.clone(), cursor: None };
+        let me = Reviewer { name: self.name.clone(), cursor: None, agent: true };
         let builder = self.ways.peer(id, Some(file))?.hub(&self.hub).user(&self.name).presence(me);
         let peer = builder.start().await?;
         let (changed, revision) = watch::channel(0);

@@ -237,7 +237,11 @@ impl Tools {
             let longest = user.sessions.iter().map(|session| session.since).max().unwrap_or_default();
             Seen { name, at, for_seconds: longest.as_secs() }
         };
-        Ok(Json(Reviewers { reviewers: open.peer.presence().online().into_iter().map(seen).collect() }))
+        let is_person = |user: &peer_sdk::presence::User<plan::Reviewer>| {
+            !user.sessions.iter().any(|session| session.shows.as_ref().is_some_and(|shows| shows.agent))
+        };
+        let people = open.peer.presence().online().into_iter().filter(is_person);
+        Ok(Json(Reviewers { reviewers: people.map(seen).collect() }))
     }
 
     #[tool(description = "Wait until a plan changes, because somebody has annotated it for example.")]

@@ -19,6 +19,9 @@ pub struct Reviewer {
     pub name: String,
     /// What is being looked at.
     pub cursor: Option<Cursor>,
+    /// A program that answers reviewers: it is shown, and not counted as one of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub agent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

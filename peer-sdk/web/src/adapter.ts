@@ -112,7 +112,7 @@ export interface Store {
 /** The other tabs of this browser that have the same room open. */
 export interface Tabs {
   kind: 'tabs'
-  start: (room: string, session: string, found: TabFound) => { settled: Promise<void>, close: () => void }
+  start: (room: string, session: string, found: TabFound) => { close: () => void }
 }
 
 /** Another tab is there: who, and whether we are the one who asks first. */

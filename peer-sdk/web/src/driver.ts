@@ -13,8 +13,14 @@ const SIGN = 5000
 /** Troubles of links that are gone are remembered for so many. */
 const MOST_TROUBLES = 64
 
-/** One link: what makes it, and what is known once it is there. */
-interface Wired { port: Port | undefined, alive: boolean, path: Path | undefined, roundTrip: number | undefined }
+/** Messages of one link that wait for the document. Who says more before it is answered is let go. */
+const MOST_EARLY = 16
+
+/** One link: what makes it, what is known once it is there, and what it says before there is a document. */
+interface Wired { port: Port | undefined, alive: boolean, path: Path | undefined, roundTrip: number | undefined, early: Input[] }
+
+/** What a document comes with: how much of it is stored, and what keeps it from now on. */
+export interface Opened { replica: Replica, stored: Stored, store: Store | undefined, storage: StorageState }
 
 /** What the driver tells the peer. */
 export interface Told {
@@ -40,31 +46,33 @@ export class Driver {
   private trouble: string | undefined
   private status: Status = INITIAL
   private closed = false
+  private opened: Opened | undefined
 
-  constructor (
-    private readonly config: Config,
-    private readonly adapters: readonly Adapter[],
-    replica: Replica,
-    stored: Stored,
-    private readonly store: Store | undefined,
-    private readonly storage: StorageState,
-    private readonly told: Told
-  ) {
-    this.engine = new Engine(performance.now(), config, replica, stored)
+  /** Looks for everybody at once. Nobody is told anything of the document before {@link open}. */
+  constructor (private readonly config: Config, private readonly adapters: readonly Adapter[], private readonly told: Told) {
+    this.engine = new Engine(performance.now(), config)
     this.transports = adapters.filter((adapter): adapter is Transport => adapter.kind === 'hub')
     const mesh = adapters.find((adapter): adapter is Mesh => adapter.kind === 'mesh')
     this.tell({ type: 'tick' })
-    // First the tabs: who is in one needs no channel.
+    // First the tabs: who is in one needs no channel. One that signaling finds first loses its channel again.
     this.joinTabs()
-    if (mesh !== undefined) void (this.tabs?.settled ?? Promise.resolve()).then(() => { if (!this.closed) this.joinMesh(mesh) })
+    if (mesh !== undefined) this.joinMesh(mesh)
+  }
+
+  /** The document is there, and with it what was stored: from now on others are told of it. */
+  open (opened: Opened): void {
+    this.opened = opened
+    this.engine.load(opened.replica, opened.stored)
+    for (const { early } of [...this.links.values()]) for (const input of early.splice(0)) this.tell(input)
+    this.tell({ type: 'edited' })
   }
 
   private joinMesh (mesh: Mesh): void {
     const { room, session } = this.config
     this.mesh = mesh.start(room, session, {
       up: () => {
-        this.tell({ type: 'signalingUp' })
         this.sign()
+        this.tell({ type: 'signalingUp' })
       },
       announced: from => { this.tell({ type: 'announced', from }) },
       signalled: (from, kind, token, data) => { this.tell({ type: 'signalled', from, kind, token, data }) },
@@ -113,8 +121,8 @@ export class Driver {
       case 'announce': this.mesh?.announce(); return
       case 'signal': this.mesh?.signal(output.to, output.token, output.data); return
       case 'cut': this.cut(output.link); return
-      case 'append': this.write(output.ticket, this.store?.append(output.update)); return
-      case 'compact': this.write(output.ticket, this.store?.compact(output.snapshot)); return
+      case 'append': this.write(output.ticket, this.opened?.store?.append(output.update)); return
+      case 'compact': this.write(output.ticket, this.opened?.store?.compact(output.snapshot)); return
       case 'event': this.event(output.event)
     }
   }
@@ -130,7 +138,7 @@ export class Driver {
   /** Runs an adapter for one connection of a link. */
   private run (link: LinkId, connect: (door: Door) => Port | undefined): void {
     this.cut(link)
-    const wired: Wired = { port: undefined, alive: true, path: undefined, roundTrip: undefined }
+    const wired: Wired = { port: undefined, alive: true, path: undefined, roundTrip: undefined, early: [] }
     this.links.set(link, wired)
     wired.port = connect(this.door(link, wired, undefined))
     if (!wired.alive) wired.port?.close()
@@ -138,7 +146,7 @@ export class Driver {
 
   private foundTab (session: string, asks: boolean, connect: (door: Door) => Port): void {
     const link: LinkId = `tab ${++this.minted}`
-    const wired: Wired = { port: undefined, alive: true, path: 'tab', roundTrip: undefined }
+    const wired: Wired = { port: undefined, alive: true, path: 'tab', roundTrip: undefined, early: [] }
     this.links.set(link, wired)
     wired.port = connect(this.door(link, wired, { asks, session }))
   }
@@ -148,11 +156,11 @@ export class Driver {
     return {
       open: frame => {
         alive(() => {
-          this.tell({ type: 'up', link, frame, ...tab })
+          this.hear(wired, { type: 'up', link, frame, ...tab })
           if (tab === undefined) this.sign()
         })
       },
-      received: frame => { alive(() => { this.tell({ type: 'frame', link, frame }) }) },
+      received: frame => { alive(() => { this.hear(wired, { type: 'frame', link, frame }) }) },
       drained: bytes => { alive(() => { this.tell({ type: 'drained', link, bytes }) }) },
       down: (end, why) => {
         alive(() => {
@@ -178,6 +186,14 @@ export class Driver {
       },
       signal: data => { alive(() => { this.tell({ type: 'local', channel: Number(link.split(' ')[1]), data }) }) }
     }
+  }
+
+  /** A link says something. Without a document there is no answer yet. */
+  private hear (wired: Wired, input: Extract<Input, { type: 'up' | 'frame' }>): void {
+    if (this.opened !== undefined) return this.tell(input)
+    if (wired.early.length < MOST_EARLY) return void wired.early.push(input)
+    this.cut(input.link)
+    this.tell({ type: 'down', link: input.link, end: 'lost' })
   }
 
   private cut (link: LinkId): void {
@@ -237,10 +253,10 @@ export class Driver {
   private look (): void {
     const told = this.engine.status()
     const status: Status = {
-      loaded: true,
+      loaded: this.opened !== undefined,
       storage: this.trouble === undefined ? this.storage : 'failing',
       stored: told.stored,
-      caughtUp: this.engine.isCaughtUp() && told.dialling === 0,
+      caughtUp: this.opened !== undefined && this.engine.isCaughtUp() && told.dialling === 0,
       links: this.linkStates(),
       signaling: this.mesh?.signaling ?? [],
       garbage: told.garbage,
@@ -312,7 +328,12 @@ export class Driver {
     this.mesh?.close()
     this.told.status(this.status = { ...this.status, caughtUp: false, links: [], signaling: [], closed: true })
     await this.writing
-    this.store?.close()
+    this.opened?.store?.close()
+  }
+
+  private get storage (): StorageState {
+    if (this.opened !== undefined) return this.opened.storage
+    return this.adapters.some(({ kind }) => kind === 'storage') ? 'loading' : 'none'
   }
 }
 

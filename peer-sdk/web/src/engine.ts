@@ -33,12 +33,18 @@ interface Uplink { backoff: Backoff, dialAt: number | undefined, dialling: boole
 /** What was asked of whom, and until when nobody else is asked for the same. */
 interface Ask { link: LinkId, version: Version, until: number }
 
+/** Before there is a document, nobody is told of it: whoever can be met is met meanwhile. */
+const NOTHING_YET: Replica = {
+  version: new Map(), refresh: () => false, import: () => 'malformed', spans: () => new Uint8Array()
+}
+
 /** What the disk had: the version, in so many entries and bytes. */
 export interface Stored { version: Version, entries: number, bytes: number }
 
 /** One document, and everybody around it. */
 export class Engine {
-  private readonly journal: Journal
+  private journal = new Journal(new Map(), 0, 0)
+  private replica: Replica = NOTHING_YET
   /** How far those got who edit here. */
   private readonly own: Version = new Map()
   private readonly links = new Map<LinkId, Link>()
@@ -55,13 +61,18 @@ export class Engine {
   private garbage = 0
   private outputs: Output[] = []
 
-  /** The replica holds what was stored; the uplinks are dialled at the first tick. */
-  constructor (now: number, private readonly config: Config, private readonly replica: Replica, stored: Stored) {
-    this.journal = new Journal(new Map(stored.version), stored.entries, stored.bytes)
+  /** The uplinks are dialled at the first tick. No link may come up before the document is there: {@link load}. */
+  constructor (now: number, private readonly config: Config) {
     this.uplinks = config.uplinks.map(() => ({ backoff: new Backoff(), dialAt: now, dialling: false }))
     this.mesh = new Mesh(now, config.session, config.channels, config.wall)
     this.presence = new Presence(now, config.session, config.wall)
     this.dice = new Dice(config.seed)
+  }
+
+  /** The document is there, once and for all. The replica holds what was stored. */
+  load (replica: Replica, stored: Stored): void {
+    this.replica = replica
+    this.journal = new Journal(new Map(stored.version), stored.entries, stored.bytes)
   }
 
   /** Takes one thing that happened at `now`. Drain {@link poll} before the next. */

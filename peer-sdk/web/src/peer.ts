@@ -3,12 +3,11 @@
 import { LoroDoc } from 'loro-crdt'
 import type { Adapter, Storage, Store } from './adapter.js'
 import { broadcastChannel } from './adapter/tabs.js'
-import { Driver } from './driver.js'
-import type { Stored } from './engine.js'
+import { Driver, type Opened } from './driver.js'
 import type { PresenceValue } from './engine/entries.js'
-import { DocumentReplica } from './engine/replica.js'
+import { DocumentReplica, rehearse } from './engine/replica.js'
 import { encodePresence, Presence, type PresenceParser } from './presence.js'
-import { INITIAL, type PeerEvent, type Status, type StorageState } from './status.js'
+import { INITIAL, type PeerEvent, type Status } from './status.js'
 
 /** How long closing waits for the disk and for the hubs to take what is left, in milliseconds. */
 const FLUSH = 2000
@@ -21,9 +20,10 @@ export interface PeerOptions<P> {
   room: string
   /**
    * The document to keep in step; a new one if there is none. Edit it and commit: that is all. It needs a peer id of its
-   * own for each run, as `new LoroDoc()` draws one.
+   * own for each run, as `new LoroDoc()` draws one. A page that is still loading Loro gives a promise of it: everybody is
+   * looked for and connected to meanwhile, which hides most of the time that either takes.
    */
-  doc?: LoroDoc
+  doc?: LoroDoc | Promise<LoroDoc>
   /** Hubs and relays, the local disk, other browsers. Without `broadcastChannel()` among them the tabs of this browser share too. */
   adapters?: readonly Adapter[]
   /** Whether the tabs of this browser that have the room open share without any network. On if nothing is said. */
@@ -32,6 +32,8 @@ export interface PeerOptions<P> {
   presence?: P
   /** Reads what others show, who may be anybody; everything is taken for a `P` if there is none. */
   parsePresence?: PresenceParser<P>
+  /** Who counts as online, by what is shown: not a program that serves the others, say. Everybody if nothing is said. */
+  counts?: (shows: P | undefined) => boolean
   /** Who the user is, by which sessions are grouped. Each session is a user of its own if nothing is said. */
   user?: string
 }
@@ -46,17 +48,19 @@ export class RoomNameError extends Error {
 
 /** A peer that runs: it keeps its document in step until it is closed. */
 export class Peer<P = unknown> {
-  /** The document. */
-  readonly doc: LoroDoc
   readonly room: string
   /** What this run of the peer is called in presence and in signaling. */
   readonly session: string
   /** Shows what we are at, and sees the others. */
   readonly presence: Presence<P>
-  /** Resolves once what is stored is in the document; the network is not touched before. */
+  /**
+   * Resolves once what is stored is in the document. Others may be connected to before that, but are told nothing of the
+   * document and of its reader. Rejects when there will be no document, since its promise was rejected.
+   */
   readonly loaded: Promise<void>
   private current: Status = INITIAL
-  private driver: Driver | undefined
+  private opened: LoroDoc | undefined
+  private readonly driver: Driver
   private shows: PresenceValue | undefined
   private readonly listeners = new Set<() => void>()
   private readonly hearers = new Set<(event: PeerEvent) => void>()
@@ -69,31 +73,32 @@ export class Peer<P = unknown> {
     const length = new TextEncoder().encode(room).length
     if (length < 1 || length > MAX_ROOM) throw new RoomNameError(length)
     this.room = room
-    this.doc = options.doc ?? new LoroDoc()
     this.session = freshSession()
     const user = options.user ?? this.session
     if (options.presence !== undefined) this.shows = encodePresence(user, options.presence)
     const parse = options.parsePresence ?? ((shown: unknown) => shown as P)
-    this.presence = new Presence<P>(user, options.presence, parse, value => {
+    // It is asked about what `parse` has made only.
+    const counts = (options.counts ?? (() => true)) as (shows: unknown) => boolean
+    this.presence = new Presence<P>(user, options.presence, parse, counts, value => {
       this.shows = value
-      this.driver?.tell({ type: 'present', value })
+      this.driver.tell({ type: 'present', value })
     })
     const hasTabs = options.tabs === false || adapters.some(adapter => adapter.kind === 'tabs')
-    this.loaded = this.start(hasTabs ? adapters : [...adapters, broadcastChannel()])
+    const all = hasTabs ? adapters : [...adapters, broadcastChannel()]
+    this.driver = this.start(all)
+    this.followPage()
+    this.loaded = this.load(options.doc ?? new LoroDoc(), all.find((adapter): adapter is Storage => adapter.kind === 'storage'))
   }
 
-  private async start (adapters: readonly Adapter[]): Promise<void> {
-    const storage = adapters.find((adapter): adapter is Storage => adapter.kind === 'storage')
-    if (storage !== undefined) this.set({ ...this.current, storage: 'loading' })
-    const { store, state, stored } = await this.load(storage)
-    if (this.closing !== undefined) return store?.close()
+  /** Looks for everybody, and shows us. */
+  private start (adapters: readonly Adapter[]): Driver {
     const seed = crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n
     const transports = adapters.filter(adapter => adapter.kind === 'hub')
     const mesh = adapters.find(adapter => adapter.kind === 'mesh')
     const config = {
       room: this.room, session: this.session, seed, wall: Date.now(), uplinks: transports.map(({ auth }) => auth), channels: mesh?.maxConns ?? 0
     }
-    const driver = new Driver(config, adapters, new DocumentReplica(this.doc), stored, store, state, {
+    const driver = new Driver(config, adapters, {
       status: status => { this.set(status) },
       online: online => {
         const now = Date.now()
@@ -103,41 +108,63 @@ export class Peer<P = unknown> {
       },
       event: event => { for (const hear of [...this.hearers]) hear(event) }
     })
-    this.driver = driver
-    this.follow(driver)
     driver.tell({ type: 'present', value: this.shows })
-    driver.tell({ type: 'edited' })
+    return driver
   }
 
-  /** What is stored, into the document. A disk that cannot be used is told of, and done without. */
-  private async load (storage: Storage | undefined): Promise<{ store: Store | undefined, state: StorageState, stored: Stored }> {
-    const nothing: Stored = { version: new Map(), entries: 0, bytes: 0 }
-    if (storage === undefined) return { store: undefined, state: 'none', stored: nothing }
-    let store: Store | undefined
-    let updates: Uint8Array[]
+  /** Waits for the document and the disk, puts what is stored into the document, and lets others have it. */
+  private async load (promised: LoroDoc | Promise<LoroDoc>, storage: Storage | undefined): Promise<void> {
+    if (storage !== undefined) this.set({ ...this.current, storage: 'loading' })
+    // Both at once: neither needs the other.
+    const reading = this.read(storage)
+    let doc: LoroDoc
     try {
-      store = await storage.open(this.room)
-      updates = await store.load()
+      doc = this.opened = promised instanceof Promise ? await promised : promised
+    } catch (error) {
+      void reading.then(({ store }) => { store?.close() })
+      void this.close()
+      throw error
+    }
+    const { store, updates, trouble } = await reading
+    if (this.closing !== undefined) return store?.close()
+    const read = this.take(doc, store, updates)
+    if (trouble !== undefined) this.tellLater({ type: 'memoryOnly', why: trouble })
+    this.followDocument(doc)
+    this.driver.open({ ...read, storage: storage === undefined ? 'none' : read.store === undefined ? 'memory' : 'kept' })
+    setTimeout(() => { rehearse(() => new LoroDoc()) })
+  }
+
+  /** What is stored. A disk that cannot be used is done without. */
+  private async read (storage: Storage | undefined): Promise<{ store: Store | undefined, updates: Uint8Array[], trouble?: string }> {
+    let store: Store | undefined
+    try {
+      store = await storage?.open(this.room)
+      return { store, updates: await store?.load() ?? [] }
     } catch (error) {
       store?.close()
-      this.tellLater({ type: 'memoryOnly', why: messageOf(error) })
-      return { store: undefined, state: 'memory', stored: nothing }
+      return { store: undefined, updates: [], trouble: messageOf(error) }
     }
-    if (updates.length === 0) return { store, state: 'kept', stored: nothing }
+  }
+
+  /** Puts what is stored into the document. */
+  private take (doc: LoroDoc, store: Store | undefined, updates: Uint8Array[]): Omit<Opened, 'storage'> {
+    const nothing = { version: new Map(), entries: 0, bytes: 0 }
+    if (updates.length === 0) return { replica: new DocumentReplica(doc), store, stored: nothing }
     try {
       // Its own document tells which version is stored, whatever else the application's has.
-      const stored = new LoroDoc()
-      stored.detach()
-      stored.importBatch(updates)
-      const { version } = new DocumentReplica(stored)
-      stored.free()
-      this.doc.importBatch(updates)
-      return { store, state: 'kept', stored: { version, entries: updates.length, bytes: updates.reduce((sum, update) => sum + update.length, 0) } }
+      const copy = new LoroDoc()
+      copy.detach()
+      copy.importBatch(updates)
+      const { version } = new DocumentReplica(copy)
+      copy.free()
+      doc.importBatch(updates)
+      const stored = { version, entries: updates.length, bytes: updates.reduce((sum, update) => sum + update.length, 0) }
+      return { replica: new DocumentReplica(doc), store, stored }
     } catch (error) {
       // Nothing may be written over what cannot be read.
-      store.close()
+      store?.close()
       this.tellLater({ type: 'storedDamaged', why: messageOf(error) })
-      return { store: undefined, state: 'memory', stored: nothing }
+      return { replica: new DocumentReplica(doc), store: undefined, stored: nothing }
     }
   }
 
@@ -146,18 +173,23 @@ export class Peer<P = unknown> {
     setTimeout(() => { for (const hear of [...this.hearers]) hear(event) })
   }
 
-  /** Hears of the application's edits, and of the page's comings and goings. */
-  private follow (driver: Driver): void {
+  /** Hears of the application's edits. */
+  private followDocument (doc: LoroDoc): void {
     let rung = false
     const ring = (): void => {
       if (rung) return
       rung = true
       queueMicrotask(() => {
         rung = false
-        driver.tell({ type: 'edited' })
+        this.driver.tell({ type: 'edited' })
       })
     }
-    this.endings.push(this.doc.subscribeLocalUpdates(ring), this.doc.subscribe(event => { if (event.by === 'import') ring() }))
+    this.endings.push(doc.subscribeLocalUpdates(ring), doc.subscribe(event => { if (event.by === 'import') ring() }))
+  }
+
+  /** Hears of the page's comings and goings. */
+  private followPage (): void {
+    const { driver } = this
     if (typeof window === 'undefined') return
     const wake = (): void => { driver.wake() }
     this.on(window, 'online', wake)
@@ -180,6 +212,15 @@ export class Peer<P = unknown> {
     this.current = status
     for (const listener of [...this.listeners]) listener()
   }
+
+  /** The document. Throws while it is promised only: {@link isOpen}. */
+  get doc (): LoroDoc {
+    if (this.opened === undefined) throw new Error('the document is not there yet: wait for peer.loaded')
+    return this.opened
+  }
+
+  /** Whether there is a document. */
+  get isOpen (): boolean { return this.opened !== undefined }
 
   /** How all of it is doing; at most some 20 ms old. The same object until something changes. */
   get status (): Status { return this.current }
@@ -215,7 +256,7 @@ export class Peer<P = unknown> {
   async caughtUp (): Promise<void> { await this.waitUntil(({ caughtUp }) => caughtUp) }
 
   /** Stop waiting before the next attempt to connect: the network may be back. Also tries those again that did not want us. */
-  wake (): void { this.driver?.wake() }
+  wake (): void { this.driver.wake() }
 
   /**
    * Waits up to two seconds for the disk and the hubs to take what is left, tells the others that we go, and ends
@@ -228,14 +269,13 @@ export class Peer<P = unknown> {
 
   private async end (): Promise<void> {
     const { driver } = this
-    driver?.tell({ type: 'edited' })
+    driver.tell({ type: 'edited' })
     const until = performance.now() + FLUSH
-    while (driver !== undefined && !driver.isFlushed && performance.now() < until) {
+    while (!driver.isFlushed && performance.now() < until) {
       await new Promise(resolve => { setTimeout(resolve, 10) })
     }
     for (const end of this.endings.splice(0)) end()
-    await driver?.close()
-    if (driver === undefined) this.set({ ...this.current, closed: true })
+    await driver.close()
   }
 }
 

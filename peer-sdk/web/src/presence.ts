@@ -30,7 +30,7 @@ export interface PresenceView<P> {
   self: P | undefined
   /** Everybody else's sessions, those that we have seen longest first. */
   peers: ReadonlyArray<Someone<P>>
-  /** How many users are there, ourselves included if we show something. */
+  /** How many users are there who count, ourselves included if we show something. */
   online: number
 }
 
@@ -57,9 +57,10 @@ export class Presence<P> {
     readonly user: string,
     self: P | undefined,
     private readonly parse: PresenceParser<P>,
+    private readonly counts: (shows: unknown) => boolean,
     private readonly show: (value: PresenceValue | undefined) => void
   ) {
-    this.current = { self, peers: [], online: self === undefined ? 0 : 1 }
+    this.current = { self, peers: [], online: self !== undefined && counts(self) ? 1 : 0 }
   }
 
   /** What we show; `undefined` if nothing. */
@@ -68,7 +69,7 @@ export class Presence<P> {
   /** Everybody else's sessions. */
   get peers (): ReadonlyArray<Someone<P>> { return this.current.peers }
 
-  /** How many users are there, ourselves included if we show something. */
+  /** How many users are there who count, ourselves included if we show something. */
   get online (): number { return this.current.online }
 
   /** All of it, the same object until something changes. */
@@ -114,8 +115,8 @@ export class Presence<P> {
   }
 
   private update (view: Omit<PresenceView<P>, 'online'>): void {
-    const users = new Set(view.peers.map(peer => peer.user))
-    if (view.self !== undefined) users.add(this.user)
+    const users = new Set(view.peers.filter(({ shows }) => this.counts(shows)).map(({ user }) => user))
+    if (view.self !== undefined && this.counts(view.self)) users.add(this.user)
     this.current = { ...view, online: users.size }
     for (const listener of [...this.listeners]) listener()
   }

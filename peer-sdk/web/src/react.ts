@@ -41,14 +41,29 @@ export function useStatus (peer: Peer<never> | Peer | undefined): Status {
 export function useDocument<T> (peer: Peer<never> | Peer | undefined, select: (doc: LoroDoc) => T): T | undefined {
   const last = useRef<{ doc: LoroDoc, json: string, value: T }>(undefined)
   const snapshot = (): T | undefined => {
-    if (peer === undefined) return undefined
+    if (peer?.isOpen !== true) return undefined
     const value = select(peer.doc)
     const json = JSON.stringify(value)
     if (last.current?.doc !== peer.doc || last.current.json !== json) last.current = { doc: peer.doc, json, value }
     return last.current.value
   }
-  const subscribe = useCallback((listener: () => void) => peer?.doc.subscribe(listener) ?? nothing, [peer])
+  const subscribe = useCallback((listener: () => void) => peer === undefined ? nothing : follow(peer, listener), [peer])
   return useSyncExternalStore(peer === undefined ? noSubscription : subscribe, snapshot, () => undefined)
+}
+
+/** Hears of every change of the document, and of the document itself where that is still promised. */
+function follow (peer: Peer<never> | Peer, listener: () => void): () => void {
+  if (peer.isOpen) return peer.doc.subscribe(listener)
+  let end: (() => void) | undefined = nothing
+  peer.loaded.then(() => {
+    if (end === undefined) return
+    end = peer.doc.subscribe(listener)
+    listener()
+  }, nothing)
+  return () => {
+    end?.()
+    end = undefined
+  }
 }
 
 /** Who is there, and what we show. */

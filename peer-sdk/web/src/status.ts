@@ -37,7 +37,7 @@ export type StorageState = 'none' | 'loading' | 'kept' | 'memory' | 'failing'
 
 /** How a peer is doing. Never changed, but replaced. */
 export interface Status {
-  /** What is stored is in the document, and the network is being used. */
+  /** What is stored is in the document, and others may be told of it. */
   loaded: boolean
   storage: StorageState
   /** Everything that is known here is on the local disk, if there is one. */

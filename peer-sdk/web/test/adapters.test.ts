@@ -117,6 +117,59 @@ describe('signaling', () => {
   })
 })
 
+describe('data channels', () => {
+  class FakeConnection extends EventTarget {
+    static made: FakeConnection[] = []
+    closed = false
+    constructor (public configuration?: RTCConfiguration) {
+      super()
+      FakeConnection.made.push(this)
+    }
+
+    setConfiguration (configuration: RTCConfiguration): void { this.configuration = configuration }
+
+    createDataChannel (): object { return {} }
+    async createOffer (): Promise<object> { return await new Promise(() => {}) }
+    close (): void { this.closed = true }
+  }
+  const ear = { up: () => {}, announced: () => {}, signalled: () => {}, password: () => {}, changed: () => {}, iceFailed: () => {} }
+  const door = { open: () => {}, received: () => {}, drained: () => {}, down: () => {}, path: () => {}, quiet: () => {}, resumed: () => {}, signal: () => {} }
+  const turn = { urls: 'turn:a', username: 'u', credential: 'c' }
+
+  beforeEach(() => {
+    FakeConnection.made = []
+    vi.useFakeTimers()
+    vi.stubGlobal('RTCPeerConnection', FakeConnection)
+    vi.stubGlobal('WebSocket', class { close (): void {} })
+  })
+  afterEach(() => { vi.useRealTimers() })
+
+  it('have their first connection made before anybody is met, which is told of its servers when somebody is', async () => {
+    const mesh = webrtc({ signaling: 'wss://signal.example', iceServers: [turn] }).start('room', 'me', ear)
+    expect(FakeConnection.made.map(({ configuration }) => configuration)).toEqual([undefined])
+    mesh.connect('a', true, door)
+    await vi.advanceTimersByTimeAsync(0)
+    const known = { iceServers: [turn], iceTransportPolicy: 'all' }
+    expect(FakeConnection.made.map(({ configuration }) => configuration)).toEqual([known])
+    mesh.connect('b', true, door)
+    await vi.advanceTimersByTimeAsync(20_000)
+    expect(FakeConnection.made.map(({ closed, configuration }) => [closed, configuration])).toEqual([[false, known], [false, known]])
+    mesh.close()
+  })
+
+  it('have none that is open where nobody is met', async () => {
+    const mesh = webrtc({ signaling: 'wss://signal.example', iceServers: [turn] }).start('room', 'me', ear)
+    await vi.advanceTimersByTimeAsync(9_000)
+    expect(FakeConnection.made.map(({ closed }) => closed)).toEqual([false])
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(FakeConnection.made.map(({ closed }) => closed)).toEqual([true])
+    mesh.connect('a', true, door)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(FakeConnection.made.map(({ closed }) => closed)).toEqual([true, false])
+    mesh.close()
+  })
+})
+
 describe('servers for ICE', () => {
   it('are read from an answer, or the answer is refused', () => {
     expect(parseIce('{"iceServers":[{"urls":"stun:a"},{"urls":["turn:b"],"username":"u","credential":"c"}],"ttl":60}')).toEqual({ servers: [{ urls: ['stun:a'] }, { urls: ['turn:b'], username: 'u', credential: 'c' }], ttl: 60 })

@@ -1,6 +1,7 @@
 import 'fake-indexeddb/auto'
 import { IDBFactory } from 'fake-indexeddb'
 import { LoroDoc } from 'loro-crdt'
+import { CrdtType, encode, MessageType } from 'loro-protocol'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { indexedDB, Peer, type PeerEvent, PresenceTooLarge, RoomNameError, type Storage } from '../src/index'
 
@@ -22,6 +23,9 @@ const write = (doc: LoroDoc, text: string): void => {
   doc.getText('t').push(text)
   doc.commit()
 }
+/** A frame that asks for the document. */
+const asks = (roomId: string): Uint8Array =>
+  encode({ type: MessageType.JoinRequest, crdt: CrdtType.Loro, roomId, auth: new Uint8Array(), version: new Uint8Array() })
 const text = ({ doc }: Peer<Shown>): string => doc.getText('t').toString()
 
 beforeEach(() => {
@@ -65,6 +69,16 @@ describe('a peer', () => {
     const [one, two] = [start({ presence: { name: 'Ana' }, user: 'ana' }), start({ presence: { name: 'Ana' }, user: 'ana' })]
     await until('each other', () => one.presence.peers.length === 1 && two.presence.peers.length === 1)
     expect(one.presence.online).toBe(1)
+  })
+
+  it('does not count who is there to serve the others', async () => {
+    const counts = (shows: Shown | undefined): boolean => shows?.name !== 'agent'
+    const agent = start({ presence: { name: 'agent' }, user: 'agent', counts })
+    const [ana, ben] = [start({ presence: { name: 'Ana' }, counts }), start({ presence: { name: 'Ben' }, counts })]
+    await until('each other', () => [agent, ana, ben].every(({ presence }) => presence.peers.length === 2))
+    expect([agent, ana, ben].map(({ presence }) => presence.online)).toEqual([2, 2, 2])
+    ana.presence.set({ name: 'agent' })
+    expect(ana.presence.online).toBe(1)
   })
 
   it('brings over what the application imports by itself', async () => {
@@ -145,6 +159,54 @@ describe('a peer', () => {
     await until('eve', () => ana.presence.peers.length === 1)
     expect(ana.presence.peers[0]).toMatchObject({ user: 'eve', shows: undefined })
     await eve.close()
+  })
+
+  it('finds the others while its document is still being loaded, and tells them nothing of it before the disk is read', async () => {
+    let give: (doc: LoroDoc) => void = () => {}
+    let read: (updates: Uint8Array[]) => void = () => {}
+    const store = { load: () => new Promise<Uint8Array[]>(resolve => { read = resolve }), append: async () => {}, compact: async () => {}, close: () => {} }
+    const ben = start({ presence: { name: 'Ben' } })
+    write(ben.doc, 'from Ben')
+    await ben.loaded
+    const ana = start({ presence: { name: 'Ana' }, doc: new Promise(resolve => { give = resolve }), adapters: [{ kind: 'storage', open: async () => store }] })
+    expect(() => ana.doc).toThrow('not there yet')
+    await until('the tab', () => ben.status.links.length === 1)
+    expect(ana.status).toMatchObject({ loaded: false, storage: 'loading', caughtUp: false })
+    const doc = new LoroDoc()
+    give(doc)
+    await until('the document', () => ana.isOpen)
+    expect(ana.doc).toBe(doc)
+    // The tab is there, and has asked what we have.
+    await new Promise(resolve => { setTimeout(resolve, 100) })
+    expect([doc.getText('t').toString(), ben.status.links[0]?.joined]).toEqual(['', false])
+    const stored = new LoroDoc()
+    write(stored, 'from the disk ')
+    read([stored.export({ mode: 'update' })])
+    await ana.loaded
+    await until('all of it', () => text(ana) === text(ben) && text(ana).includes('from Ben') && text(ana).includes('from the disk'))
+    await ana.waitUntil(({ loaded, caughtUp }) => loaded && caughtUp)
+    expect(ana.status).toMatchObject({ loaded: true, storage: 'kept' })
+  })
+
+  it('ends when its document cannot be loaded, and says why', async () => {
+    const peer = start({ doc: Promise.reject(new Error('no WebAssembly here')) })
+    await expect(peer.loaded).rejects.toThrow('no WebAssembly here')
+    await until('the end', () => peer.status.closed)
+  })
+
+  it('lets a tab go that says more than can wait for the document', async () => {
+    for (const [frames, links] of [[4, 1], [40, 0]] as const) {
+      let give: (doc: LoroDoc) => void = () => {}
+      const peer = start({ room: `room ${rooms} ${frames}`, doc: new Promise(resolve => { give = resolve }) })
+      const channel = new BroadcastChannel(`peer-sdk room ${rooms} ${frames}`)
+      channel.postMessage({ from: 'eve', kind: 'hello' })
+      for (let n = 0; n < frames; n++) channel.postMessage({ from: 'eve', to: peer.session, kind: 'frame', frame: asks(`room ${rooms} ${frames}`) })
+      await new Promise(resolve => { channel.onmessage = resolve })
+      give(new LoroDoc())
+      await peer.waitUntil(({ loaded }) => loaded)
+      expect(peer.status.links).toHaveLength(links)
+      channel.close()
+    }
   })
 
   it('closes twice without harm, and at once while it loads', async () => {

@@ -27,7 +27,8 @@ export class Node {
 
   constructor (readonly world: World, readonly name: string, channels = 0) {
     const config = { room: 'room', session: name, seed: world.dice.roll(), wall: 1_760_000_000_000 + world.now, uplinks: [], channels }
-    this.engine = new Engine(world.now, config, new DocumentReplica(this.doc), { version: new Map(), entries: 0, bytes: 0 })
+    this.engine = new Engine(world.now, config)
+    this.engine.load(new DocumentReplica(this.doc), { version: new Map(), entries: 0, bytes: 0 })
     this.tell({ type: 'tick' })
   }
 

@@ -15,10 +15,10 @@ const PATIENCE = 2500
 /** What a reviewer shows, read from what a stranger sends. */
 function parseShown (shown: unknown): Shown | undefined {
   if (typeof shown !== 'object' || shown === null) return undefined
-  const { name, cursor } = shown as Record<string, unknown>
+  const { name, cursor, agent } = shown as Record<string, unknown>
   if (typeof name !== 'string' || name.trim() === '') return undefined
   const step = typeof cursor === 'object' && cursor !== null ? (cursor as Record<string, unknown>).step_id : undefined
-  return { name: name.trim().slice(0, LONGEST_NAME), cursor: typeof step === 'string' ? { step_id: step } : null }
+  return { name: name.trim().slice(0, LONGEST_NAME), cursor: typeof step === 'string' ? { step_id: step } : null, agent: agent === true }
 }
 
 /** Kept in this browser, where it may keep things. */
@@ -35,7 +35,7 @@ function kept (name: string, fresh: () => string): string {
 const random = (below: number): number => Math.floor(Math.random() * below)
 
 class Review {
-  readonly doc = new loro.LoroDoc()
+  doc!: loro.LoroDoc
   readonly peer: Peer<Shown>
   private readonly user = kept('review user', () => `r-${random(36 ** 8).toString(36)}`)
   private name = kept('review name', () => `${NAMES[random(NAMES.length)] ?? 'Reviewer'} ${10 + random(90)}`)
@@ -45,17 +45,20 @@ class Review {
   private writing: string | undefined
   private showsDone = false
   private warning: string | undefined
+  private isOpen = false
   private drawn = false
   private aloneSince: number | undefined = Date.now()
 
-  constructor (readonly address: Address) {
+  /** Looks for the others at once. There is something to see when Loro has started. */
+  constructor (readonly address: Address, starting: Promise<unknown>) {
     this.peer = new Peer<Shown>({
       room: address.room,
-      doc: this.doc,
+      doc: starting.then(() => this.open()),
       adapters: this.adapters(),
       user: this.user,
       presence: { name: this.name, cursor: null },
-      parsePresence: parseShown
+      parsePresence: parseShown,
+      counts: shows => shows?.agent !== true
     })
     this.peer.subscribe(() => {
       if (!isAlone(this.peer.status)) this.aloneSince = undefined
@@ -65,7 +68,6 @@ class Review {
     })
     this.peer.presence.subscribe(this.draw)
     this.peer.onEvent(event => { this.happened(event) })
-    this.doc.subscribe(() => { this.read() })
     window.addEventListener('online', this.draw)
     window.addEventListener('offline', this.draw)
     setInterval(this.draw, 30_000)
@@ -75,7 +77,14 @@ class Review {
       this.known = new Set(this.plan.annotations.map(({ id }) => id))
       this.draw()
     })
+  }
+
+  private open (): loro.LoroDoc {
+    this.doc = new loro.LoroDoc()
+    this.doc.subscribe(() => { this.read() })
+    this.isOpen = true
     this.draw()
+    return this.doc
   }
 
   private adapters (): Adapter[] {
@@ -115,7 +124,7 @@ class Review {
 
   /** Draws at most once a frame, and also where there are none, as in a tab behind others. */
   private readonly draw = (): void => {
-    if (this.drawn) return
+    if (this.drawn || !this.isOpen) return
     this.drawn = true
     setTimeout(() => {
       this.drawn = false
@@ -246,9 +255,15 @@ function landing (): void {
   pour(document.getElementById('app') ?? document.body, h('div', { id: 'app' }, h('main', { class: 'landing' }, form)))
 }
 
+function refuse (what: string, error: unknown): void {
+  const why = error instanceof Error ? error.message : String(error)
+  pour(document.getElementById('app') ?? document.body, h('div', { id: 'app' }, h('main', { class: 'landing' }, h('div', { class: 'panel' }, h('h1', {}, what), h('p', { role: 'alert' }, why)))))
+}
+
 // This build of Loro waits for its bytes, and takes them from what is kept of the page.
 const { default: startLoro } = loro as unknown as { default: (from: { module_or_path: string }) => Promise<unknown> }
-await startLoro({ module_or_path: 'loro_wasm_bg.wasm' })
+const starting = startLoro({ module_or_path: 'loro_wasm_bg.wasm' })
+starting.catch((error: unknown) => { refuse('The page could not be loaded', error) })
 
 const address = readAddress(location.hash)
 window.addEventListener('hashchange', () => { location.reload() })
@@ -258,9 +273,8 @@ if (address.room === '') landing()
 else {
   try {
     // For whoever looks under the hood, and for tests.
-    Object.assign(window, { review: new Review(address), nameOf })
+    Object.assign(window, { review: new Review(address, starting), nameOf })
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
-    pour(document.getElementById('app') ?? document.body, h('div', { id: 'app' }, h('main', { class: 'landing' }, h('div', { class: 'panel' }, h('h1', {}, 'This link cannot be opened'), h('p', { role: 'alert' }, why)))))
+    refuse('This link cannot be opened', error)
   }
 }

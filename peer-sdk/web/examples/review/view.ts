@@ -5,7 +5,12 @@ import type { Annotation, Plan, Reply, Step } from './plan'
 import { agoWords, diskLine, hubLine, hueOf, initials, type Line, meshLine, onlineWords, pathWords } from './words'
 
 /** What each reviewer shows. */
-export interface Shown { name: string, cursor: { step_id: string } | null }
+export interface Shown {
+  name: string
+  cursor: { step_id: string } | null
+  /** A program that answers reviewers, and is none. */
+  agent?: boolean
+}
 
 /** What the page knows. */
 export interface Known {
@@ -60,7 +65,7 @@ export function view (known: Known, doings: Doings): HTMLElement {
 function bar (known: Known, doings: Doings): HTMLElement {
   const { plan, presence } = known
   const open = plan.annotations.filter(({ resolved }) => !resolved).length
-  const people = [...new Map(presence.peers.map(peer => [peer.user, peer])).values()]
+  const people = [...new Map(presence.peers.filter(peer => !isAgent(peer)).map(peer => [peer.user, peer])).values()]
   return h('header', { class: 'bar' }, h('div', {},
     mark(),
     h('div', { class: 'where' },
@@ -178,12 +183,13 @@ function people (known: Known, doings: Doings): HTMLElement {
     const at = plan.steps.findIndex(({ id }) => id === shows?.cursor?.step_id)
     return at < 0 ? '' : `, at step ${at + 1}`
   }
+  const role = (peer: Someone<Shown>): string => isAgent(peer) ? 'agent, ' : ''
   return h('section', { class: 'panel', 'aria-labelledby': 'people' },
     h('h3', { id: 'people' }, 'Reviewers'),
     h('ul', {},
       h('li', { class: 'person', key: 'self' }, face(known.user, known.name), h('div', {}, h('b', {}, known.name), h('small', {}, 'you'))),
-      ...presence.peers.map(peer => h('li', { class: 'person', key: peer.session, 'data-path': peer.path },
-        face(peer.user, nameOf(peer)), h('div', {}, h('b', {}, nameOf(peer)), h('small', {}, pathWords(peer.path, peer.roundTrip), stepOf(peer)))))),
+      ...presence.peers.map(peer => h('li', { class: 'person', key: peer.session, 'data-path': peer.path, 'data-agent': isAgent(peer) },
+        face(peer.user, nameOf(peer)), h('div', {}, h('b', {}, nameOf(peer)), h('small', {}, role(peer), pathWords(peer.path, peer.roundTrip), stepOf(peer)))))),
     h('form', { class: 'name', onsubmit: (event: SubmitEvent) => { event.preventDefault(); doings.rename((document.getElementById('name') as HTMLInputElement).value) } },
       h('label', { class: 'unseen', for: 'name' }, 'Your name'),
       h('input', { id: 'name', maxlength: 40, autocomplete: 'name', value: known.name }),
@@ -213,6 +219,8 @@ function face (user: string, name: string, size = ''): HTMLElement {
 }
 
 export function nameOf ({ shows, user }: Someone<Shown>): string { return shows?.name ?? `Reviewer ${user.slice(0, 4)}` }
+
+function isAgent ({ shows }: Someone<Shown>): boolean { return shows?.agent === true }
 
 function counted (count: number, what: string): string { return count === 1 ? `1 ${what}` : `${count} ${what}s` }
 

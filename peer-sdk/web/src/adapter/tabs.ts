@@ -13,8 +13,6 @@ const FRAME = 256 << 10
 /** How often a tab shows that it is there, where there are no locks, and how long it may be silent, in milliseconds. */
 const SHOW = 2000
 const SILENT = 5000
-/** How long to wait for other tabs to answer, in milliseconds, before others are looked for by way of a network. */
-const ANSWER = 50
 /** Tabs that are known at most; more are not listened to. */
 const MOST_TABS = 64
 
@@ -22,7 +20,7 @@ const MOST_TABS = 64
 export function broadcastChannel (): Tabs {
   return {
     kind: 'tabs',
-    start: (room, session, found) => typeof BroadcastChannel === 'undefined' ? { settled: Promise.resolve(), close: () => {} } : new Hall(room, session, found)
+    start: (room, session, found) => typeof BroadcastChannel === 'undefined' ? { close: () => {} } : new Hall(room, session, found)
   }
 }
 
@@ -33,9 +31,6 @@ class Hall {
   private readonly tabs = new Map<string, Tab>()
   private readonly leave = new AbortController()
   private release: () => void = () => {}
-  private settle: () => void = () => {}
-  /** Some tab has answered, or none will. */
-  readonly settled = new Promise<void>(resolve => { this.settle = resolve })
   private readonly timer: ReturnType<typeof setInterval> | undefined
 
   constructor (private readonly room: string, readonly session: string, private readonly found: TabFound) {
@@ -52,13 +47,10 @@ class Hall {
     void locks.request(lockOf(room, session), { signal: this.leave.signal }, async () => {
       this.greet()
       await held
-    }).catch(() => { this.settle() })
+    }).catch(() => { /* Closed before it was held. */ })
   }
 
-  private greet (): void {
-    this.say({ from: this.session, kind: 'hello' })
-    setTimeout(this.settle, ANSWER)
-  }
+  private greet (): void { this.say({ from: this.session, kind: 'hello' }) }
 
   private get locks (): LockManager | undefined {
     return typeof navigator === 'undefined' ? undefined : (navigator as { locks?: LockManager | null }).locks ?? undefined
@@ -82,7 +74,6 @@ class Hall {
     // Answered before we ask, so that the other knows us by then.
     if (data.kind === 'hello') this.say({ from: this.session, to: data.from, kind: 'here' })
     this.meet(data.from)
-    if (data.kind === 'here') this.settle()
   }
 
   private meet (session: string): void {

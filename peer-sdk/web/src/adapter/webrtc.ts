@@ -15,6 +15,8 @@ const CHANNELS = 8
 const MAX_SERVERS = 16
 /** How often it is told that passwords do not fit, in milliseconds. */
 const PROBLEM_EVERY = 60_000
+/** How long a connection that was made in advance waits for somebody, in milliseconds. */
+const SPARE = 10_000
 /** Signals that come before their connection's servers are known. Further ones are left out, as if lost on the way. */
 const EARLY = 64
 /** Frames of one server that wait to be read, which takes time only where there is a password. More are left out. */
@@ -62,6 +64,8 @@ class Running implements MeshPort {
   private servers: Server[] = []
   private readonly connections = new Set<Pending>()
   private readonly ice: IceSource | undefined
+  /** A connection that was made before there was anybody to connect to. */
+  private spare: RTCPeerConnection | undefined
   private cipher: Cipher | undefined
   private problemAt = -Infinity
   private over = false
@@ -77,6 +81,7 @@ class Running implements MeshPort {
   ) {
     this.ice = options.iceFrom === undefined ? undefined : new IceSource(options.iceFrom)
     this.start(urls).catch(() => { ear.password('unavailable') })
+    this.prepare()
   }
 
   private async start (urls: URL[]): Promise<void> {
@@ -88,6 +93,22 @@ class Running implements MeshPort {
     if (this.over) return
     this.servers = urls.map(url => this.server(url))
     this.ear.changed()
+  }
+
+  /** While signaling is dialled: a first connection takes its time, for the browser has yet to start what carries it. */
+  private prepare (): void {
+    // Whether asking fails matters once there is somebody to connect to.
+    void this.ice?.servers().catch(() => {})
+    if (typeof RTCPeerConnection === 'undefined') return
+    this.spare = new RTCPeerConnection()
+    // A page with a connection is not kept for going back to.
+    setTimeout(() => { this.takeSpare()?.close() }, SPARE)
+  }
+
+  private readonly takeSpare = (): RTCPeerConnection | undefined => {
+    const { spare } = this
+    this.spare = undefined
+    return spare
   }
 
   private server (url: URL): Server {
@@ -146,7 +167,7 @@ class Running implements MeshPort {
   }
 
   connect (_peer: string, initiator: boolean, door: Door): Port {
-    const pending = new Pending(this.label, this.configuration, initiator, door, {
+    const pending = new Pending(this.label, this.configuration, this.takeSpare(), initiator, door, {
       gone: () => { this.connections.delete(pending) },
       amiss: () => { for (const server of this.servers) server.renew() }
     })
@@ -168,6 +189,7 @@ class Running implements MeshPort {
 
   close (): void {
     this.over = true
+    this.takeSpare()?.close()
     for (const server of this.servers) server.close()
   }
 }
@@ -181,6 +203,7 @@ class Pending implements Port {
   constructor (
     label: string,
     configuration: () => Promise<RTCConfiguration>,
+    private spare: RTCPeerConnection | undefined,
     initiator: boolean,
     door: Door,
     private readonly told: { gone: () => void, amiss: () => void }
@@ -188,7 +211,9 @@ class Pending implements Port {
     const outer: Door = { ...door, down: (end, why) => { this.finish(); door.down(end, why) } }
     void configuration().then(known => {
       if (this.over) return
-      this.connection = new Connection(label, known, initiator, outer, configuration, told.amiss)
+      this.spare?.setConfiguration(known)
+      this.connection = new Connection(label, this.spare ?? new RTCPeerConnection(known), initiator, outer, configuration, told.amiss)
+      this.spare = undefined
       for (const data of this.early.splice(0)) this.connection.hear(data)
     }).catch((error: unknown) => { outer.down('lost', String(error)) })
   }
@@ -209,6 +234,7 @@ class Pending implements Port {
 
   private finish (): void {
     this.over = true
+    this.spare?.close()
     this.told.gone()
   }
 }

@@ -25,7 +25,6 @@ const LOW_WATER = 64 << 10
 const FAREWELL = 2000
 
 export class Connection implements Port {
-  private readonly pc: RTCPeerConnection
   private readonly negotiation: Negotiation
   private readonly pulse: Pulse
   private channel: RTCDataChannel | undefined
@@ -39,13 +38,12 @@ export class Connection implements Port {
 
   constructor (
     private readonly label: string,
-    configuration: RTCConfiguration,
+    private readonly pc: RTCPeerConnection,
     private readonly initiator: boolean,
     private readonly door: Door,
     private readonly fresh: () => Promise<RTCConfiguration>,
     private readonly amiss: () => void
   ) {
-    this.pc = new RTCPeerConnection(configuration)
     this.negotiation = new Negotiation(this.pc, initiator, door.signal)
     this.pulse = new Pulse(this.pc, door, { amiss: () => { this.isAmiss() }, back: wasQuiet => { this.resumed(wasQuiet) } })
     this.pc.ondatachannel = ({ channel }) => { this.offered(channel) }
