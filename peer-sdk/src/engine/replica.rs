@@ -198,6 +198,7 @@ pub(super) fn claimed(version: &[u8]) -> VersionVector {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::engine::tests::vectors;
 
     /// An update that makes the document panic.
     pub(in crate::engine) const POISON: &[u8] = b"poison";
@@ -256,6 +257,21 @@ pub(super) mod tests {
         assert_eq!(replica.import(POISON).unwrap_err(), Refused::Broken);
         replica.restore(&[update]);
         assert_eq!(*replica.version(), ana.oplog_vv());
+    }
+
+    #[test]
+    fn every_implementation_reads_and_writes_the_same_versions() {
+        for case in vectors::cases("version", "cases") {
+            let entries = case["version"].as_array().unwrap();
+            let version: VersionVector = entries.iter().map(vectors::counter).collect();
+            let bytes = vectors::bytes(&case["bytes"]);
+            assert_eq!(claimed(&bytes), version);
+            // In what order the authors are written is left open.
+            assert_eq!((claimed(&version.encode()), version.encode().len()), (version, bytes.len()));
+        }
+        for case in vectors::cases("version", "malformed") {
+            assert!(claimed(&vectors::bytes(&case)).is_empty(), "{case}");
+        }
     }
 
     #[test]
