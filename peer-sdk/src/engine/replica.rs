@@ -173,6 +173,11 @@ pub(super) fn exceeds(theirs: &VersionVector, ours: &VersionVector) -> bool {
     theirs.iter().any(|(peer, end)| *end > counter(ours, *peer))
 }
 
+/// Whether a version has anything that neither of two others has.
+pub(super) fn exceeds_both(version: &VersionVector, one: &VersionVector, other: &VersionVector) -> bool {
+    version.iter().any(|(peer, end)| *end > counter(one, *peer).max(counter(other, *peer)))
+}
+
 pub(super) fn counter(version: &VersionVector, peer: PeerID) -> Counter {
     version.get(&peer).copied().unwrap_or(0).max(0)
 }

@@ -295,7 +295,7 @@ fn decoded(version: &[u8]) -> Value {
 /// What an update has, by author: from where to where.
 fn changes(update: &[u8]) -> Value {
     let meta = LoroDoc::decode_import_blob_meta(update, false).unwrap();
-    let spans = crate::engine::replica::missing(&meta.partial_end_vv, &meta.partial_start_vv);
+    let spans = missing(&meta.partial_end_vv, &meta.partial_start_vv);
     let change = |span: IdSpan| (span.peer.to_string(), json!([span.counter.start, span.counter.end]));
     spans.into_iter().map(change).collect::<Map<_, _>>().into()
 }
