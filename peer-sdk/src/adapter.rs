@@ -83,6 +83,9 @@ pub trait Signaling: Send + Sync + 'static {
 
     /// Stop waiting: the network may be back.
     fn wake(&self) {}
+
+    /// Find out which servers are still there: a peer has gone quiet, and the network may be another one.
+    fn prove(&self) {}
 }
 
 /// Something to be published.

@@ -28,8 +28,8 @@ pub const MAX_TEXT: usize = 512;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long an answer is kept at least and at most, whatever it says.
-const KEPT: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(12 * 3600);
+/// How long an answer is kept at most, whatever it says.
+const KEPT: Duration = Duration::from_secs(12 * 3600);
 
 /// One STUN or TURN server, as in the `iceServers` of a browser.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +195,7 @@ impl Answer {
     }
 
     fn kept(&self) -> Duration {
-        (Duration::from_secs(self.ttl) / 2).clamp(*KEPT.start(), *KEPT.end())
+        (Duration::from_secs(self.ttl) / 2).min(KEPT)
     }
 }
 
@@ -250,7 +250,7 @@ impl IceSource {
         }
         match self.ask().await {
             Ok(answer) => {
-                let ttl = Duration::from_secs(answer.ttl).min(*KEPT.end());
+                let ttl = Duration::from_secs(answer.ttl).min(KEPT);
                 let (fresh_until, valid_until) = (now + answer.kept(), now + ttl);
                 *last = Some(Kept { servers: answer.servers.clone(), fresh_until, valid_until });
                 Ok(answer.servers)
@@ -260,6 +260,13 @@ impl IceSource {
                 None => Err(error),
             },
         }
+    }
+
+    /// Those of the last answer as long as they are valid, without asking; none otherwise.
+    pub(crate) async fn kept(&self) -> Vec<IceServer> {
+        let last = self.last.lock().await;
+        let kept = last.as_ref().filter(|kept| Instant::now() < kept.valid_until);
+        kept.map(|kept| kept.servers.clone()).unwrap_or_default()
     }
 
     async fn ask(&self) -> Result<Answer, IceError> {
@@ -321,10 +328,10 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_kept_for_half_of_its_time_within_limits() {
+    fn an_answer_is_kept_for_half_of_its_time_and_not_for_ever() {
         let kept = |ttl| Answer { servers: Vec::new(), ttl }.kept();
         assert_eq!(kept(3600), Duration::from_secs(1800));
-        assert_eq!(kept(0), *KEPT.start());
-        assert_eq!(kept(u64::MAX), *KEPT.end());
+        assert_eq!(kept(0), Duration::ZERO);
+        assert_eq!(kept(u64::MAX), KEPT);
     }
 }

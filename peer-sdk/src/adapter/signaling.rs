@@ -339,9 +339,16 @@ impl Signaling {
     }
 
     /// The machine is back, in the foreground or on a network: servers that are waited for are connected to now, refused
-    /// ones are asked again, and those that seem connected have 5 s to prove it.
+    /// ones are asked again, and those that seem connected have 3 s to prove it.
     pub fn wake(&self) {
         self.shared.lock().servers.iter().for_each(|server| server.wake.notify_one());
+    }
+
+    /// The network may be another one: those that seem connected have 3 s to prove it.
+    pub fn prove(&self) {
+        let table = self.shared.lock();
+        let connected = table.servers.iter().filter(|server| server.state == State::Connected);
+        connected.for_each(|server| server.wake.notify_one());
     }
 }
 

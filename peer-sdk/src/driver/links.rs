@@ -156,6 +156,10 @@ impl Links {
             Note::Interrupted => {
                 self.current(link, epoch)?;
                 self.trouble(link, "nothing comes from the other end");
+                // What finds another way to it goes over signaling.
+                if let Some(signaling) = &self.ways.signaling {
+                    signaling.prove();
+                }
                 return Some(Input::Interrupted { link });
             }
             Note::Resumed => {

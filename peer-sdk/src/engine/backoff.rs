@@ -58,12 +58,16 @@ impl Backoff {
 
     /// It failed or ended: how long to wait.
     pub(super) fn down(&mut self, now: Instant, dice: &mut Dice) -> Duration {
+        self.delay(now, dice.unit())
+    }
+
+    fn delay(&mut self, now: Instant, unit: f64) -> Duration {
         if self.up_since.take().is_some_and(|since| now.duration_since(since) >= STABLE) {
             self.failures = 0;
         }
         let limit = LEAST.saturating_mul(1 << self.failures.min(6)).min(MOST);
         self.failures = self.failures.saturating_add(1);
-        limit.mul_f64(dice.unit())
+        limit.mul_f64(unit)
     }
 
     pub(super) fn reset(&mut self) {
@@ -74,6 +78,35 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::tests::vectors;
+
+    #[test]
+    fn every_implementation_throws_the_same_dice() {
+        for case in vectors::cases("dice", "cases") {
+            let seed = case["seed"].as_str().unwrap().parse().unwrap();
+            let mut dice = Dice::new(seed);
+            for roll in case["rolls"].as_array().unwrap() {
+                assert_eq!(format!("{:x}", dice.roll()), roll.as_str().unwrap(), "{seed}");
+            }
+            assert_eq!(Dice::new(seed).unit(), case["unit"].as_f64().unwrap());
+        }
+    }
+
+    #[test]
+    fn every_implementation_waits_as_long_after_as_many_failures() {
+        let start = Instant::now();
+        let delay = |case: &serde_json::Value, up_since: Option<Instant>, now: Instant| {
+            let number = |name: &str| case[name].as_u64().unwrap();
+            let mut backoff = Backoff { failures: number("failures") as u32, up_since };
+            let delay = backoff.delay(now, case["unit"].as_f64().unwrap());
+            assert_eq!(delay, Duration::from_millis(number("delay_ms")), "{case}");
+        };
+        vectors::cases("backoff", "cases").iter().for_each(|case| delay(case, None, start));
+        for case in vectors::cases("backoff", "stable") {
+            let held = Duration::from_millis(case["held_ms"].as_u64().unwrap());
+            delay(&case, Some(start), start + held);
+        }
+    }
 
     #[test]
     fn delays_are_spread_over_a_limit_that_doubles_to_half_a_minute() {

@@ -39,7 +39,7 @@ use wire::sync::{Crdt, Message, Room, Status};
 use super::backoff::Dice;
 use super::inflight::Inflight;
 use super::journal::Journal;
-use super::replica::{Replica, counter, exceeds, raise};
+use super::replica::{Replica, counter, exceeds, exceeds_both, raise};
 use super::vocabulary::{LinkId, LinkStatus, Output, Reason};
 use flow::{Outgoing, Receipt};
 use tree::Branch;
@@ -267,8 +267,8 @@ impl Link {
 
     /// Whether versions have been exchanged, and neither end lacks anything that it is known or has asked to lack.
     pub(super) fn is_caught_up(&self, ours: &VersionVector) -> bool {
-        // Over a data channel who was shown a version and lacks nothing of it is silent.
-        let told = self.is_channel() && !exceeds(ours, &self.shown);
+        // Over a data channel who was shown something and lacks nothing of it is silent.
+        let told = self.is_channel() && !exceeds_both(ours, &self.shown, &self.theirs);
         let given = !self.may_write || told || !exceeds(ours, &self.theirs);
         // What somebody claims to have, and has not brought although it was asked, is not waited for.
         let lies = self.awaited_until.is_none() && !self.is_worth_asking(ours);
@@ -279,7 +279,7 @@ impl Link {
     pub(super) fn announce(&mut self, hands: &mut Hands<'_>) {
         let ours = hands.replica.version();
         let known = self.inflight.promised(&self.theirs);
-        if self.is_live() && exceeds(ours, &known) && exceeds(ours, &self.shown) {
+        if self.is_live() && exceeds_both(ours, &known, &self.shown) {
             self.show(&Bytes::new(), hands);
         }
     }

@@ -371,6 +371,16 @@ pub(super) mod tests {
         }
     }
 
+    /// The update that holds these entries of a vector.
+    pub(in crate::engine) fn from_json(entries: &serde_json::Value) -> Bytes {
+        let entries: Vec<_> = entries.as_array().unwrap().iter().map(entries::tests::from_json).collect();
+        entries::join(entries.iter())
+    }
+
+    pub(in crate::engine) fn to_json(update: &[u8]) -> serde_json::Value {
+        entries::parse(update).unwrap().iter().map(entries::tests::to_json).collect()
+    }
+
     /// An update in which a session shows so many bytes.
     pub(in crate::engine) fn shown(session: &str, len: usize) -> Bytes {
         let entry =

@@ -173,6 +173,11 @@ pub(super) fn exceeds(theirs: &VersionVector, ours: &VersionVector) -> bool {
     theirs.iter().any(|(peer, end)| *end > counter(ours, *peer))
 }
 
+/// Whether a version has anything that neither of two others has.
+pub(super) fn exceeds_both(version: &VersionVector, one: &VersionVector, other: &VersionVector) -> bool {
+    version.iter().any(|(peer, end)| *end > counter(one, *peer).max(counter(other, *peer)))
+}
+
 pub(super) fn counter(version: &VersionVector, peer: PeerID) -> Counter {
     version.get(&peer).copied().unwrap_or(0).max(0)
 }
@@ -198,6 +203,7 @@ pub(super) fn claimed(version: &[u8]) -> VersionVector {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::engine::tests::vectors;
 
     /// An update that makes the document panic.
     pub(in crate::engine) const POISON: &[u8] = b"poison";
@@ -256,6 +262,21 @@ pub(super) mod tests {
         assert_eq!(replica.import(POISON).unwrap_err(), Refused::Broken);
         replica.restore(&[update]);
         assert_eq!(*replica.version(), ana.oplog_vv());
+    }
+
+    #[test]
+    fn every_implementation_reads_and_writes_the_same_versions() {
+        for case in vectors::cases("version", "cases") {
+            let entries = case["version"].as_array().unwrap();
+            let version: VersionVector = entries.iter().map(vectors::counter).collect();
+            let bytes = vectors::bytes(&case["bytes"]);
+            assert_eq!(claimed(&bytes), version);
+            // In what order the authors are written is left open.
+            assert_eq!((claimed(&version.encode()), version.encode().len()), (version, bytes.len()));
+        }
+        for case in vectors::cases("version", "malformed") {
+            assert!(claimed(&vectors::bytes(&case)).is_empty(), "{case}");
+        }
     }
 
     #[test]

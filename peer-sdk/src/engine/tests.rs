@@ -2,6 +2,8 @@
 
 mod hostile;
 mod lies;
+mod scripts;
+pub(super) mod vectors;
 
 use super::*;
 use loro::{ExportMode, LoroDoc};

@@ -211,3 +211,23 @@ fn two_halves_that_grew_apart_find_each_other() {
         assert_converged_without_servers(&mut world);
     });
 }
+
+#[test]
+fn who_edits_after_it_announced_what_another_wrote_has_caught_up_within_a_second() {
+    for_seeds("who_edits_after_it_announced", 40, |seed| {
+        let mut world = mesh(seed, Weather::FAIR, 3, 8);
+        let [ana, ben, cem] = [0, 1, 2];
+        world.run_for(secs(20));
+        // The first goes everywhere, and makes the tree: what follows is announced where it did not come from.
+        for note in ["one", "another"] {
+            world.annotate(cem, note);
+            world.run_for(secs(1));
+        }
+        world.annotate(ana, "mine");
+        world.run_for(secs(1));
+        for peer in [ana, ben, cem] {
+            assert_eq!(world.neighbours(peer).len(), 2);
+            assert!(world.engine(peer).is_caught_up(), "{peer}: {:?}", world.engine(peer).status());
+        }
+    });
+}

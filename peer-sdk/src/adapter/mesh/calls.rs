@@ -27,6 +27,7 @@ pub(crate) struct Calls {
     settings: Settings,
     password: Option<Arc<str>>,
     wake: Arc<Notify>,
+    prove: Arc<Notify>,
 }
 
 impl Calls {
@@ -35,7 +36,7 @@ impl Calls {
         settings: Settings,
         password: Option<Arc<str>>,
     ) -> Self {
-        Self { servers, settings, password, wake: Arc::default() }
+        Self { servers, settings, password, wake: Arc::default(), prove: Arc::default() }
     }
 }
 
@@ -47,8 +48,8 @@ impl Signaling for Calls {
         calls: mpsc::Receiver<Call>,
         door: Door,
     ) -> BoxFuture<'static, ()> {
-        let (mut servers, wake, password) =
-            (self.servers.clone(), Arc::clone(&self.wake), self.password.clone());
+        let (mut servers, password) = (self.servers.clone(), self.password.clone());
+        let (wake, prove) = (Arc::clone(&self.wake), Arc::clone(&self.prove));
         let settings = Settings { servers: servers.borrow_and_update().clone(), ..self.settings.clone() };
         Box::pin(async move {
             let key = match password {
@@ -63,12 +64,16 @@ impl Signaling for Calls {
             let session = session.to_string_lossy().into_owned();
             let caller =
                 Caller { client, room, session, door, places: HashMap::new(), repeats: Repeats::default() };
-            caller.run(events, calls, servers, wake).await;
+            caller.run(events, calls, servers, (wake, prove)).await;
         })
     }
 
     fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    fn prove(&self) {
+        self.prove.notify_one();
     }
 }
 
@@ -88,7 +93,7 @@ impl Caller {
         mut events: Events,
         mut calls: mpsc::Receiver<Call>,
         mut servers: watch::Receiver<Vec<String>>,
-        wake: Arc<Notify>,
+        (wake, prove): (Arc<Notify>, Arc<Notify>),
     ) {
         loop {
             self.door.heard(Heard::Servers(self.states())).await;
@@ -110,6 +115,7 @@ impl Caller {
                         break false;
                     }
                     () = wake.notified() => self.client.wake(),
+                    () = prove.notified() => self.client.prove(),
                 }
             };
             if quiet {

@@ -30,16 +30,27 @@ impl Sources {
         self.source.is_some()
     }
 
-    /// The servers of now; without those of the source if it does not answer soon.
+    /// The servers of now; if the source does not answer soon, those that it had, as long as they are valid.
     pub(super) async fn servers(&self) -> Vec<IceServer> {
-        let mut servers = self.fixed.clone();
-        let Some(source) = self.source.as_ref().filter(|_| !self.rests()) else { return servers };
+        let Some(source) = &self.source else { return self.fixed.clone() };
+        let answer = match self.rests() {
+            true => None,
+            false => self.ask(source).await,
+        };
+        let of_source = match answer {
+            Some(servers) => servers,
+            None => source.kept().await,
+        };
+        self.fixed.iter().cloned().chain(of_source).collect()
+    }
+
+    async fn ask(&self, source: &IceSource) -> Option<Vec<IceServer>> {
         match timeout(PATIENCE, source.servers()).await {
-            Ok(Ok(more)) => servers.extend(more),
+            Ok(Ok(servers)) => return Some(servers),
             Ok(Err(error)) => self.rest(&error.to_string()),
             Err(_) => self.rest("it takes too long"),
         }
-        servers
+        None
     }
 
     fn rests(&self) -> bool {

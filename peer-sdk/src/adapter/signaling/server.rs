@@ -27,8 +27,8 @@ const WRITE_BUFFER: usize = 4 * MAX_MESSAGE;
 /// How long one write may take.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// How long a server that seems to be there may take to prove it, when asked by `wake`.
-const PROOF: Duration = Duration::from_secs(5);
+/// How long a server that seems to be there may take to prove it, when it is doubted.
+const PROOF: Duration = Duration::from_secs(3);
 
 /// How often it is told of one topic that passwords do not fit.
 const PROBLEM_EVERY: Duration = Duration::from_secs(60);

@@ -115,6 +115,11 @@ impl Negotiation {
         self.described
     }
 
+    /// Whether no offer of ours waits for an answer.
+    pub(super) fn is_answered(&self) -> bool {
+        !self.offered
+    }
+
     /// Opens a channel, to be offered.
     pub(super) async fn open_channel(&self, label: &str) -> Result<Arc<dyn DataChannel>, Error> {
         self.connection.create_data_channel(label, None).await
@@ -134,6 +139,14 @@ impl Negotiation {
         signal::mid(&sdp).clone_into(&mut self.mid);
         self.said.push(signal::offer(&sdp));
         Ok(())
+    }
+
+    /// Offers to look for a way anew, in place of an offer that nobody has answered.
+    pub(super) async fn restart(&mut self) -> Result<(), Error> {
+        if self.offered {
+            self.take_back().await?;
+        }
+        self.offer(Offer::Restart).await
     }
 
     /// Offers again if it is ours to do, and asks for an offer otherwise.

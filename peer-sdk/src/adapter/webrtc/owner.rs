@@ -33,6 +33,11 @@ const GOODBYE: Duration = Duration::from_millis(300);
 /// How long after the initiator the other side restarts ICE, if the initiator has not.
 const SECOND_TRY: Duration = Duration::from_secs(2);
 
+/// How long until ICE is restarted once more, while nothing comes: if the last time was not answered, since it may not
+/// have arrived, and if it was.
+const UNANSWERED: Duration = Duration::from_millis(2500);
+const FRUITLESS: Duration = Duration::from_millis(5500);
+
 /// How much of a stranger's label is shown, in characters.
 const SHOWN: usize = 64;
 
@@ -140,8 +145,8 @@ struct Owner {
     writer: JoinSet<()>,
     stage: (watch::Sender<Stage>, watch::Receiver<Stage>),
     largest: watch::Sender<usize>,
-    /// Since when nothing came, and whether ICE was restarted for it.
-    interrupted: Option<(Instant, bool)>,
+    /// Since when nothing came, and when ICE was last restarted for it.
+    interrupted: Option<(Instant, Option<Instant>)>,
     way: Option<Way>,
 }
 
@@ -291,7 +296,7 @@ impl Owner {
             State::Failed => Some(self.ended()),
             State::Closed => Some(CloseReason::Remote),
             State::Disconnected if self.interrupted.is_none() => {
-                self.interrupted = Some((Instant::now(), false));
+                self.interrupted = Some((Instant::now(), None));
                 if self.link.tell(Event::Interrupted).await.is_err() {
                     return Some(CloseReason::Local);
                 }
@@ -305,14 +310,21 @@ impl Owner {
         }
     }
 
-    /// Looks for another way, the initiator at once and the other side a little later, so that not both do.
+    /// Looks for another way, the initiator at once and the other side a little later, so that not both do, and both again
+    /// and again.
     async fn recover(&mut self) {
-        let Some((since, false)) = self.interrupted else { return };
-        if self.role == Role::Answerer && since.elapsed() < SECOND_TRY {
+        let Some((since, last)) = self.interrupted else { return };
+        let due = match (last, self.role) {
+            (Some(last), _) => last + if self.negotiation.is_answered() { FRUITLESS } else { UNANSWERED },
+            (None, Role::Initiator) => since,
+            (None, Role::Answerer) => since + SECOND_TRY,
+        };
+        let now = Instant::now();
+        if now < due {
             return;
         }
-        self.interrupted = Some((since, true));
-        if let Err(error) = self.negotiation.offer(Offer::Restart).await {
+        self.interrupted = Some((since, Some(now)));
+        if let Err(error) = self.negotiation.restart().await {
             tracing::debug!(%error, "ICE could not be restarted");
         }
         self.link.pace.kick();

@@ -28,6 +28,28 @@ fn place(session: &PeerId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::tests::vectors;
+
+    fn names(list: &serde_json::Value) -> Vec<PeerId> {
+        list.as_array().unwrap().iter().map(|name| PeerId::from(name.as_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn every_implementation_puts_everybody_at_the_same_place() {
+        let all = vectors::read("ring");
+        for case in all["places"].as_array().unwrap() {
+            let name = case["name"].as_str().unwrap();
+            assert_eq!(
+                format!("{:x}", place(&PeerId::from(name))),
+                case["place"].as_str().unwrap(),
+                "{name}"
+            );
+        }
+        let room: BTreeSet<_> = names(&all["room"]).into_iter().collect();
+        for peer in &room {
+            assert_eq!(neighbours(peer, &room), names(&all["neighbours"][&*peer.to_string_lossy()]));
+        }
+    }
 
     #[test]
     fn the_neighbours_of_all_make_one_ring() {

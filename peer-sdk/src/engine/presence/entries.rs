@@ -72,10 +72,41 @@ impl From<Decoded<'_>> for Entry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use loro::awareness::EphemeralStore;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::engine::tests::vectors;
+
+    /// An entry as the vectors have it.
+    pub(in crate::engine::presence) fn from_json(entry: &Value) -> Entry {
+        let value = entry.get("value").map(|value| serde_json::from_value(value.clone()).unwrap());
+        Entry { key: entry["key"].as_str().unwrap().into(), value, stamp: entry["stamp"].as_i64().unwrap() }
+    }
+
+    pub(in crate::engine::presence) fn to_json(entry: &Entry) -> Value {
+        match &entry.value {
+            Some(value) => json!({ "key": &*entry.key, "value": value, "stamp": entry.stamp }),
+            None => json!({ "key": &*entry.key, "stamp": entry.stamp }),
+        }
+    }
+
+    #[test]
+    fn every_implementation_reads_the_same_entries_and_writes_what_the_others_read() {
+        for case in vectors::cases("presence", "cases") {
+            let entries: Vec<_> = case["entries"].as_array().unwrap().iter().map(from_json).collect();
+            let bytes = vectors::bytes(&case["bytes"]);
+            assert_eq!(parse(&bytes).unwrap(), entries);
+            // In what order the members of a map are written is left open.
+            let written = join(entries.iter());
+            assert_eq!(written.len(), bytes.len());
+            assert_eq!(parse(&written).unwrap(), entries);
+        }
+        for case in vectors::cases("presence", "malformed") {
+            assert_eq!(parse(&vectors::bytes(&case)), None, "{case}");
+        }
+    }
 
     #[test]
     fn loro_and_we_read_each_other() {
