@@ -24,6 +24,35 @@ use party::Party;
 /// What is expected of peers that are all on good networks.
 pub const USUAL: [&str; 3] = ["lost=0", "ghosts=0", "unseen=0"];
 
+/// What is reported.
+pub const FIGURES: &[&str] = &[
+    "peers",
+    "rooms",
+    "measured_seconds",
+    "gathered_after_ms",
+    "settled_after_ms",
+    "connections_per_peer",
+    "annotations",
+    "deliveries",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "latency_p999_ms",
+    "latency_max_ms",
+    "documents_unequal",
+    "lost",
+    "ghosts",
+    "unseen",
+    "tester_cpu_percent",
+    "tester_cpu_percent_per_peer",
+    "server_rss_peak_bytes",
+    "tester_late_max_ms",
+    "server_rss_slope_bytes_per_hour",
+];
+
+/// The shortest time in which a peer may lose its network again.
+const OFTENEST: Duration = Duration::from_millis(100);
+
 /// How peers are loaded.
 #[derive(Debug, Clone)]
 pub struct Settings {

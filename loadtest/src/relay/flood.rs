@@ -84,6 +84,40 @@ fn refused(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> + '_ {
     all.filter(|(status, _)| *status != name_of(Status::Ok))
 }
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "clients",
+    "writers",
+    "rooms",
+    "payload_bytes",
+    "measured_seconds",
+    "updates",
+    "deliveries",
+    "deliveries_expected",
+    "deliveries_per_second",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "latency_p999_ms",
+    "latency_max_ms",
+    "ack_p50_ms",
+    "ack_p99_ms",
+    "ack_max_ms",
+    "acks_*",
+    "acks_missing",
+    "lost",
+    "documents_compared",
+    "documents_unequal",
+    "acked_edits_missing",
+    "server_cpu_us_per_delivery",
+    "server_cpu_percent",
+    "server_rss_peak_bytes",
+    "server_queue_high_water_bytes",
+    "tester_cpu_percent",
+    "tester_late_max_ms",
+    "server_rss_slope_bytes_per_hour",
+];
+
 /// Floods the rooms of `run` and reports.
 pub(super) fn run(settings: &Settings, pace: Pace) -> anyhow::Result<Report> {
     let outcome = measure(settings, pace, rand::random(), |_| ())?.0;

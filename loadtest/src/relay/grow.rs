@@ -27,6 +27,15 @@ const LOOK: Duration = Duration::from_millis(300);
 /// ... twice in a row; that long is waited for it.
 const RESTING: Duration = Duration::from_secs(120);
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "keystrokes",
+    "server_cpu_us_per_keystroke_*",
+    "latency_p50_ms_*",
+    "latency_p99_ms_*",
+    "server_cpu_last_to_first",
+];
+
 /// What typing into one document showed.
 struct Typed {
     cpu: Option<Duration>,

@@ -20,6 +20,19 @@ use super::{
 };
 use crate::report::Report;
 
+/// What is reported besides what a flood reports.
+pub(super) const FIGURES: &[&str] = &[
+    "document_text_bytes",
+    "document_update_bytes",
+    "joins",
+    "join_ms",
+    "join_max_ms",
+    "in_process_ms",
+    "in_process_snapshot_ms",
+    "join_to_in_process",
+    "join_to_in_process_snapshot",
+];
+
 /// Joins a document with `size` of text so often, spread over the measured window, while the other rooms carry
 /// traffic at the fixed rate.
 pub(super) fn run(settings: &Settings, size: ByteSize, joins: u32) -> anyhow::Result<Report> {

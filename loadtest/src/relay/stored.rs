@@ -14,6 +14,17 @@ use super::{
 };
 use crate::report::{Report, grouped};
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "rooms",
+    "document_text_bytes",
+    "rooms_written",
+    "rooms_found",
+    "rooms_per_second",
+    "server_rss_before_bytes",
+    "server_rss_after_bytes",
+];
+
 /// Sees to it that each of `rooms` holds its document: writes it where there is none, else reads and compares it.
 /// The same seed means the same rooms and documents.
 pub(super) fn run(settings: &Settings, rooms: u32, size: ByteSize) -> anyhow::Result<Report> {

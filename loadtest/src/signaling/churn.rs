@@ -27,6 +27,18 @@ const GIVE_UP_AFTER: u32 = 100;
 /// How long the server may take to notice the last ones that left.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "cycles",
+    "cycles_per_second",
+    "server_rss_before_bytes",
+    "server_rss_after_first_tenth_bytes",
+    "server_rss_peak_bytes",
+    "server_rss_end_bytes",
+    "server_growth_bytes_per_cycle",
+    "ghost_subscribers",
+];
+
 /// Connects, subscribes and disconnects `cycles` times, every second one without a goodbye.
 pub(super) fn run(settings: &Settings, cycles: u32, concurrency: usize) -> anyhow::Result<Report> {
     limits::check(&settings.target, concurrency as u64)?;

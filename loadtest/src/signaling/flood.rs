@@ -18,6 +18,32 @@ use crate::{
     swarm::Errors,
 };
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "clients",
+    "rooms",
+    "payload_bytes",
+    "measured_seconds",
+    "publishes",
+    "deliveries",
+    "deliveries_expected",
+    "deliveries_per_second",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "latency_p999_ms",
+    "latency_max_ms",
+    "lost",
+    "server_cpu_us_per_delivery",
+    "server_cpu_percent",
+    "server_rss_peak_bytes",
+    "server_queue_high_water_bytes",
+    "server_bytes_per_connection",
+    "tester_cpu_percent",
+    "tester_late_max_ms",
+    "server_rss_slope_bytes_per_hour",
+];
+
 /// When the next message is published.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pace {

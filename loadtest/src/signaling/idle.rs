@@ -19,6 +19,17 @@ const PER_ROOM: usize = 50;
 /// How long the server may tidy up before its memory is read.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "connections",
+    "opened_after_seconds",
+    "server_rss_before_bytes",
+    "server_rss_open_bytes",
+    "server_rss_after_close_bytes",
+    "server_bytes_per_connection",
+    "tester_bytes_per_connection",
+];
+
 /// Opens the connections, reads memory, closes them, reads it again.
 pub(super) fn run(settings: &Settings, connections: u32) -> anyhow::Result<Report> {
     limits::check(&settings.target, connections.into())?;

@@ -20,6 +20,24 @@ use crate::{
 /// Once everything has arrived, what still comes within this time belongs to the storm.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "clients",
+    "pairs",
+    "pairs_settled",
+    "settle_ms",
+    "last_delivery_ms",
+    "announces",
+    "directed_messages",
+    "deliveries",
+    "deliveries_per_announce",
+    "deliveries_per_directed_message",
+    "server_cpu_ms",
+    "server_cpu_us_per_delivery",
+    "server_rss_peak_bytes",
+    "lost",
+];
+
 /// Joins, waits for the mesh, reports.
 pub(super) fn run(settings: &Settings, candidates: u32, timeout: Duration) -> anyhow::Result<Report> {
     limits::check(&settings.target, settings.clients.into())?;
