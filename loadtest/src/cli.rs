@@ -15,6 +15,7 @@ use crate::{
     measure::process::raise_open_files,
     report::Report,
     reviewers::{self as day, USUAL},
+    stop,
     threshold::Known,
 };
 
@@ -84,6 +85,8 @@ enum Command {
     },
 }
 
+const DEAF: &str = "signals cannot be listened to";
+
 /// What is expected of a server in a long run.
 const SOAK: [&str; 5] = ["lost=0", "errors=0", "refused=0", "out_of_order=0", "rss_slope<20MB"];
 
@@ -102,11 +105,13 @@ impl Cli {
                 planned.run()
             }
             Command::Capacity(args) => {
+                stop::listen().context(DEAF)?;
                 let report = args.report()?;
                 common::show(&report, args.json, args.html.as_deref())?;
                 Ok(report.passed())
             }
             other => {
+                stop::listen().context(DEAF)?;
                 let report = other.report()?;
                 other.common().context("every scenario has these")?.show(&report)?;
                 Ok(report.passed())
@@ -124,6 +129,9 @@ impl Command {
         let mut report = self.run()?;
         debug_assert!(known.differences(&report).is_empty(), "{:?}", known.differences(&report));
         report.judge(&thresholds);
+        if stop::is_asked() {
+            report.fail("ended early: this is about the time until then".to_owned());
+        }
         Ok(report)
     }
 

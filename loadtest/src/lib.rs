@@ -23,6 +23,7 @@ pub mod reviewers;
 pub mod signaling;
 mod stage;
 pub mod stamp;
+mod stop;
 pub mod swarm;
 pub mod threshold;
 pub mod timeline;

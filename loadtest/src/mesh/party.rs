@@ -273,7 +273,7 @@ impl Outcome {
         let count = f64::from(settings.count);
         report.count("peers", settings.count.into());
         report.count("rooms", settings.rooms.into());
-        report.number("measured_seconds", settings.rate.length().as_secs_f64());
+        report.number("measured_seconds", costs.measured.as_secs_f64());
         report.milliseconds("gathered_after_ms", self.party.gathered);
         report.milliseconds("settled_after_ms", self.settled);
         report.number("connections_per_peer", self.connections as f64 / count);

@@ -12,7 +12,11 @@ use super::{
     named,
     visitor::Visitor,
 };
-use crate::report::{Report, grouped};
+use crate::{
+    live::Live,
+    report::{Report, grouped},
+    stop,
+};
 
 /// What is reported.
 pub(super) const FIGURES: &[&str] = &[
@@ -34,7 +38,8 @@ pub(super) fn run(settings: &Settings, rooms: u32, size: ByteSize) -> anyhow::Re
     let (mut written, mut found) = (0, 0);
     let mut report = Report::new("relay, stored rooms");
     let before = resident();
-    for nth in 0..rooms {
+    let live = Live::new(rooms.into(), "rooms");
+    for nth in (0..rooms).take_while(|_| !stop::is_asked()) {
         let grown = Grown::new(bytes, settings.seed.wrapping_add(nth.into()));
         let document = LoroDoc::new();
         let mut visitor = Visitor::open(
@@ -53,7 +58,8 @@ pub(super) fn run(settings: &Settings, rooms: u32, size: ByteSize) -> anyhow::Re
         }
         visitor.close();
         if nth % 100 == 99 {
-            eprintln!("{} rooms", grouped(u64::from(nth) + 1));
+            let done = u64::from(nth) + 1;
+            live.show_line(done, &format!("{} rooms", grouped(done)));
         }
     }
     report.count("rooms", rooms.into());

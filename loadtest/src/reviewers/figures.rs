@@ -125,7 +125,7 @@ impl Day {
     /// Adds the figures to `report`.
     pub(super) fn describe(&self, settings: &Settings, costs: &Costs, report: &mut Report) {
         let Self { counts, verdict, .. } = self;
-        let seconds = settings.ramp.length().as_secs_f64();
+        let seconds = costs.measured.as_secs_f64();
         report.count("reviewers", settings.count().into());
         report.count("rooms", settings.rooms.into());
         report.count("seed", settings.seed);
