@@ -6,6 +6,7 @@
 //! server there can be, to compare others with.
 
 mod accounts;
+mod chance;
 pub mod cli;
 pub mod client;
 mod connector;

@@ -16,12 +16,15 @@ use crate::{
     stamp::Stamp,
 };
 
+mod absence;
 mod hearing;
+mod machine;
+mod outcome;
 mod party;
 
 use party::Party;
 
-/// What is expected of peers that are all on good networks.
+/// What is expected of peers, whatever becomes of their networks meanwhile.
 pub const USUAL: [&str; 3] = ["lost=0", "ghosts=0", "unseen=0"];
 
 /// What is reported.
@@ -33,12 +36,15 @@ pub const FIGURES: &[&str] = &[
     "settled_after_ms",
     "connections_per_peer",
     "annotations",
+    "lost_their_network",
     "deliveries",
     "latency_p50_ms",
     "latency_p90_ms",
     "latency_p99_ms",
     "latency_p999_ms",
     "latency_max_ms",
+    "catch_up_p50_ms",
+    "catch_up_p99_ms",
     "documents_unequal",
     "lost",
     "ghosts",
@@ -72,6 +78,13 @@ pub struct Settings {
     pub rate: Ramp,
     /// Length of an annotation in bytes.
     pub payload: usize,
+    /// How often each loses its network, on average. Nobody is told: its machine stands still, and it finds its connections
+    /// as they were or, after long, gone. `None`: never.
+    pub lose_every: Option<Duration>,
+    /// How long it is away then, on average.
+    pub away: Duration,
+    /// Repeats who is away and when.
+    pub seed: u64,
     /// How long is waited for everybody to see everybody, and at the end for everything to be everywhere.
     pub timeout: Duration,
     /// The server's process if it runs here.
@@ -89,6 +102,12 @@ impl Settings {
         let fits = (smallest..=64 * 1024).contains(&self.payload);
         ensure!(fits, "--payload is {}, {smallest} to 65,536 are possible", self.payload);
         ensure!(self.connections > 0, "--connections is 0, at least 1 is needed");
+        let often = self.lose_every.is_none_or(|every| every >= OFTENEST);
+        ensure!(
+            often,
+            "--lose-every is {:?}, {OFTENEST:?} is the least",
+            self.lose_every.unwrap_or_default()
+        );
         Ok(())
     }
 }
@@ -99,7 +118,7 @@ impl Settings {
 /// When it could not be run at all; that peers did not find each other is in the report instead.
 pub fn run(settings: &Settings) -> anyhow::Result<Report> {
     settings.check()?;
-    let runtime = Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let runtime = Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let stage = Stage::new(1);
     let window = Window {
         warmup: Duration::ZERO,

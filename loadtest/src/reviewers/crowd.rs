@@ -11,7 +11,7 @@ use rand::Rng;
 
 use super::{
     Settings,
-    agenda::{Act, Agenda, about, backoff, some_time},
+    agenda::{Act, Agenda, backoff},
     figures::Day,
     person::{Person, Place},
     room::Room,
@@ -19,6 +19,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
+    chance::{about, some_time},
     client::Link,
     connector::{Connected, Connector},
     frame::Opcode,
