@@ -3,12 +3,14 @@
 //! Nothing here is simulated: each peer has its document, its sockets and its encryption, so a machine carries dozens and
 //! not hundreds. All run in this process, and what they cost is the tester's cost. The server only introduces them.
 
-use std::{thread, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context, ensure};
+use rtc::shared::ifaces::ifaces;
 use tokio::runtime::Builder;
 
 use crate::{
+    limits,
     measure::{process::Process, scrape::Scraper},
     ramp::Ramp,
     report::Report,
@@ -22,6 +24,7 @@ mod machine;
 mod outcome;
 mod party;
 
+use machine::Machine;
 use party::Party;
 
 /// What is expected of peers, whatever becomes of their networks meanwhile.
@@ -94,6 +97,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Connections that one peer has at most.
+    fn links(&self) -> u64 {
+        u64::from(self.count.div_ceil(self.rooms) - 1).min(self.connections as u64)
+    }
+
+    /// Files that one peer has open: those of its machine, and a socket of each connection for every address.
+    fn files(&self) -> u64 {
+        Machine::FILES + self.links() * if self.loopback { 1 } else { addresses() }
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         let (count, rooms) = (self.count, self.rooms);
         ensure!((2..=1000).contains(&count), "--count is {count}, 2 to 1000 are possible");
@@ -102,6 +115,7 @@ impl Settings {
         let fits = (smallest..=64 * 1024).contains(&self.payload);
         ensure!(fits, "--payload is {}, {smallest} to 65,536 are possible", self.payload);
         ensure!(self.connections > 0, "--connections is 0, at least 1 is needed");
+        limits::check_peers(count.into(), self.files(), self.links())?;
         let often = self.lose_every.is_none_or(|every| every >= OFTENEST);
         ensure!(
             often,
@@ -110,6 +124,17 @@ impl Settings {
         );
         Ok(())
     }
+}
+
+/// Addresses of this machine at which a peer can be reached, at least one.
+fn addresses() -> u64 {
+    let interfaces = ifaces().unwrap_or_default();
+    let all = interfaces.iter().filter_map(|interface| interface.addr).map(|address| address.ip());
+    let usable = all.filter(|ip| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    });
+    (usable.count() as u64).max(1)
 }
 
 /// Connects the peers, lets them annotate, and compares.

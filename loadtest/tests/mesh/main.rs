@@ -7,6 +7,8 @@ mod run;
 #[path = "../support/server.rs"]
 mod server;
 
+use std::process::Command;
+
 use run::{against, loadtest};
 use server::in_memory;
 
@@ -44,6 +46,32 @@ fn peers_that_nobody_introduces_are_missed() {
         .failed("lost=0 does not hold")
         .failed("unseen=0 does not hold");
     assert!(run.figure("lost") > 0.0);
+}
+
+#[test]
+fn every_scenario_says_at_the_start_when_this_process_may_not_open_enough_files() {
+    for scenario in [
+        "mesh",
+        "reviewers",
+        "churn",
+        "signaling",
+        "signaling --saturate",
+        "signaling --join",
+        "signaling --idle=100",
+        "signaling --churn=100 --concurrency=100",
+        "signaling --stall",
+        "relay",
+        "relay --join=1KB",
+        "capacity -- reviewers",
+    ] {
+        // Nobody listens there: what is said of files comes before any connection.
+        let line =
+            format!("ulimit -n 80; exec '{}' {scenario} ws://127.0.0.1:1", env!("CARGO_BIN_EXE_loadtest"));
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{scenario}: {stderr}");
+        assert!(stderr.contains("and the limit is 80: raise it with `ulimit -n`"), "{scenario}: {stderr}");
+    }
 }
 
 #[test]
