@@ -63,6 +63,8 @@ pub enum ThresholdError {
 pub struct Held {
     /// The condition as it was asked for.
     pub threshold: String,
+    /// The name of the figure that it is about.
+    pub figure: String,
     /// What was found; `None` when it was not measured.
     pub found: Option<f64>,
     /// Whether it held. What was not measured did not.
@@ -172,7 +174,7 @@ impl Threshold {
             Comparison::AtLeast => found >= self.limit,
             Comparison::Above => found > self.limit,
         });
-        Held { threshold: self.text.clone(), found, holds }
+        Held { threshold: self.text.clone(), figure: self.figure.clone(), found, holds }
     }
 
     /// The name of the figure.
