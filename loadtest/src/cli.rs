@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
     measure::process::raise_open_files,
     report::Report,
     reviewers::{self as day, USUAL},
+    stop,
+    threshold::Known,
 };
 
 mod capacity;
@@ -83,6 +85,8 @@ enum Command {
     },
 }
 
+const DEAF: &str = "signals cannot be listened to";
+
 /// What is expected of a server in a long run.
 const SOAK: [&str; 5] = ["lost=0", "errors=0", "refused=0", "out_of_order=0", "rss_slope<20MB"];
 
@@ -101,11 +105,13 @@ impl Cli {
                 planned.run()
             }
             Command::Capacity(args) => {
+                stop::listen().context(DEAF)?;
                 let report = args.report()?;
                 common::show(&report, args.json, args.html.as_deref())?;
                 Ok(report.passed())
             }
             other => {
+                stop::listen().context(DEAF)?;
                 let report = other.report()?;
                 other.common().context("every scenario has these")?.show(&report)?;
                 Ok(report.passed())
@@ -117,19 +123,40 @@ impl Cli {
 impl Command {
     /// Runs a scenario and judges what it found.
     fn report(&self) -> anyhow::Result<Report> {
-        let (mut report, usual): (_, &[&str]) = match self {
-            Self::Signaling(args) => (crate::signaling::run(&args.settings()?, args.mode())?, &[]),
-            Self::Relay(args) => (crate::relay::run(&args.settings()?, &args.mode())?, &[]),
-            Self::Reviewers(args) => (day::run(&args.settings(Day::Reviewers)?)?, &USUAL),
-            Self::Churn(args) => (day::run(&args.settings(Day::Churn)?)?, &USUAL),
-            Self::Soak(args) => (day::run(&args.settings(Day::Soak)?)?, &SOAK),
-            Self::Mesh(args) => (crate::mesh::run(&args.settings()?)?, &crate::mesh::USUAL),
-            Self::Capacity(_) | Self::Run { .. } | Self::Floor { .. } => anyhow::bail!("this is no scenario"),
-        };
-        if let Some(common) = self.common() {
-            common.judge(&mut report, usual);
+        let common = self.common().context("this is no scenario")?;
+        let (known, usual) = self.figures();
+        let thresholds = common.thresholds(&known, usual)?;
+        let mut report = self.run()?;
+        debug_assert!(known.differences(&report).is_empty(), "{:?}", known.differences(&report));
+        report.judge(&thresholds);
+        if stop::is_asked() {
+            report.fail("ended early: this is about the time until then".to_owned());
         }
         Ok(report)
+    }
+
+    fn run(&self) -> anyhow::Result<Report> {
+        match self {
+            Self::Signaling(args) => crate::signaling::run(&args.settings()?, args.mode()),
+            Self::Relay(args) => crate::relay::run(&args.settings()?, &args.mode()),
+            Self::Reviewers(args) => day::run(&args.settings(Day::Reviewers)?),
+            Self::Churn(args) => day::run(&args.settings(Day::Churn)?),
+            Self::Soak(args) => day::run(&args.settings(Day::Soak)?),
+            Self::Mesh(args) => crate::mesh::run(&args.settings()?),
+            Self::Capacity(_) | Self::Run { .. } | Self::Floor { .. } => bail!("this is no scenario"),
+        }
+    }
+
+    /// What a run of it reports, and what is expected of that if nothing else is asked for.
+    fn figures(&self) -> (Known, &'static [&'static str]) {
+        match self {
+            Self::Signaling(args) => (args.mode().figures(), &[]),
+            Self::Relay(args) => (args.mode().figures(), &[]),
+            Self::Reviewers(_) | Self::Churn(_) => (Known::new(&[day::FIGURES]), &USUAL),
+            Self::Soak(_) => (Known::new(&[day::FIGURES]), &SOAK),
+            Self::Mesh(_) => (Known::new(&[crate::mesh::FIGURES]), &crate::mesh::USUAL),
+            Self::Capacity(_) | Self::Run { .. } | Self::Floor { .. } => (Known::new(&[]), &[]),
+        }
     }
 
     fn common(&self) -> Option<&Common> {

@@ -52,13 +52,17 @@ fn thresholds(to: &mut String, report: &Report) {
     if report.thresholds().is_empty() {
         return;
     }
-    to.push_str("<h2>Thresholds</h2>\n<table>\n<tr><th>threshold</th><th>found</th><th></th></tr>\n");
+    to.push_str(
+        "<h2>Thresholds</h2>\n<table>\n<tr><th>threshold</th><th>figure</th><th>found</th><th></th></tr>\n",
+    );
     for held in report.thresholds() {
         let found = held.found.map_or(Value::Unknown, Value::of);
         let (class, says) = if held.holds { ("passed", "holds") } else { ("failed", "does not hold") };
-        let threshold = escaped(&held.threshold);
-        let _ =
-            writeln!(to, "<tr><td>{threshold}</td><td>{found}</td><td class=\"{class}\">{says}</td></tr>");
+        let (threshold, figure) = (escaped(&held.threshold), escaped(&held.figure.replace('_', " ")));
+        let _ = writeln!(
+            to,
+            "<tr><td>{threshold}</td><td>{figure}</td><td>{found}</td><td class=\"{class}\">{says}</td></tr>"
+        );
     }
     to.push_str("</table>\n");
 }
@@ -67,14 +71,14 @@ fn figures(to: &mut String, report: &Report) {
     if report.figures().is_empty() {
         return;
     }
-    to.push_str("<h2>Figures</h2>\n<table>\n");
+    to.push_str("<h2>Figures</h2>\n<dl>\n");
     for (name, value) in report.figures() {
-        let _ = writeln!(to, "<tr><td>{}</td><td>{value}</td></tr>", escaped(&name.replace('_', " ")));
+        let _ = writeln!(to, "<div><dt>{}</dt><dd>{value}</dd></div>", escaped(&name.replace('_', " ")));
     }
     for (kind, count) in &report.errors_by_kind().0 {
-        let _ = writeln!(to, "<tr><td>errors: {}</td><td>{count}</td></tr>", escaped(kind));
+        let _ = writeln!(to, "<div><dt>errors: {}</dt><dd>{count}</dd></div>", escaped(kind));
     }
-    to.push_str("</table>\n");
+    to.push_str("</dl>\n");
 }
 
 /// What is shown of each of several runs.

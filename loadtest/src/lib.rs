@@ -6,6 +6,7 @@
 //! server there can be, to compare others with.
 
 mod accounts;
+mod chance;
 pub mod cli;
 pub mod client;
 mod connector;
@@ -23,6 +24,7 @@ pub mod reviewers;
 pub mod signaling;
 mod stage;
 pub mod stamp;
+mod stop;
 pub mod swarm;
 pub mod threshold;
 pub mod timeline;

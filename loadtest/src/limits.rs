@@ -23,29 +23,39 @@ const OTHER_FILES: u64 = 64;
 /// # Errors
 /// When it may not open enough files, or when one address of this machine has too few ports.
 pub(crate) fn check(target: &Target, connections: u64) -> anyhow::Result<()> {
-    check_files(connections, raise_open_files())?;
+    let what = format!("{} connections to one server", grouped(connections));
+    check_files(&what, connections, raise_open_files())?;
     // On loopback there are more addresses to connect from.
-    if target.is_ipv4_loopback() { Ok(()) } else { check_ports(connections, ports()) }
+    if target.is_ipv4_loopback() { Ok(()) } else { check_ports(&what, connections, ports()) }
 }
 
-fn check_files(connections: u64, limit: u64) -> anyhow::Result<()> {
-    let needed = connections + OTHER_FILES;
+/// The same for peers that connect to each other: each has so many files open, and so many ports of each local address.
+///
+/// # Errors
+/// As for [`check`].
+pub(crate) fn check_peers(peers: u64, files: u64, ports_each: u64) -> anyhow::Result<()> {
+    let what = format!("{} peers", grouped(peers));
+    check_files(&what, peers * files, raise_open_files())?;
+    check_ports(&what, peers * ports_each, ports())
+}
+
+fn check_files(what: &str, files: u64, limit: u64) -> anyhow::Result<()> {
+    let needed = files + OTHER_FILES;
     ensure!(
         needed <= limit,
-        "{} connections need {} open files and the limit is {}: raise it with `ulimit -n`",
-        grouped(connections),
+        "{what} need {} open files and the limit is {}: raise it with `ulimit -n`",
         grouped(needed),
         grouped(limit)
     );
     Ok(())
 }
 
-fn check_ports(connections: u64, ports: u64) -> anyhow::Result<()> {
+fn check_ports(what: &str, needed: u64, ports: u64) -> anyhow::Result<()> {
     ensure!(
-        connections <= ports,
-        "{} connections to one server need as many ports and this machine uses {}: widen \
-         `sysctl net.ipv4.ip_local_port_range` (at most 1024 to 65535), or share the load between several machines",
-        grouped(connections),
+        needed <= ports,
+        "{what} need {} ports and this machine uses {}: widen `sysctl net.ipv4.ip_local_port_range` (at most 1024 to \
+         65535), or share the load between several machines",
+        grouped(needed),
         grouped(ports)
     );
     Ok(())
@@ -78,10 +88,10 @@ mod tests {
 
     #[test]
     fn too_few_files_and_ports_are_told_with_what_to_change() {
-        assert!(check_files(936, 1000).is_ok());
-        assert!(check_files(937, 1000).unwrap_err().to_string().contains("`ulimit -n`"));
-        assert!(check_ports(28_232, 28_232).is_ok());
-        let error = check_ports(28_233, 28_232).unwrap_err().to_string();
+        assert!(check_files("all", 936, 1000).is_ok());
+        assert!(check_files("all", 937, 1000).unwrap_err().to_string().contains("`ulimit -n`"));
+        assert!(check_ports("all", 28_232, 28_232).is_ok());
+        let error = check_ports("all", 28_233, 28_232).unwrap_err().to_string();
         assert!(error.contains("28,233") && error.contains("net.ipv4.ip_local_port_range"), "{error}");
         assert!(ports() > 1000);
     }

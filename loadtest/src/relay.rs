@@ -15,6 +15,7 @@ use crate::{
     measure::{process::Process, scrape::Scraper},
     ramp::Ramp,
     report::Report,
+    threshold::Known,
 };
 
 pub(crate) mod books;
@@ -93,6 +94,19 @@ pub struct Settings {
     pub newcomer: bool,
     /// Repeats the order of things.
     pub seed: u64,
+}
+
+impl Mode {
+    /// What a run of it reports.
+    #[must_use]
+    pub fn figures(&self) -> Known {
+        match self {
+            Self::Fixed | Self::Saturated { .. } => Known::new(&[flood::FIGURES]),
+            Self::Grow { .. } => Known::new(&[grow::FIGURES]),
+            Self::Join { .. } => Known::new(&[join::FIGURES, flood::FIGURES]),
+            Self::Stored { .. } => Known::new(&[stored::FIGURES]),
+        }
+    }
 }
 
 /// Runs one scenario to its end.

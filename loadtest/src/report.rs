@@ -234,7 +234,7 @@ impl Step {
 
 impl Held {
     fn to_json(&self) -> Json {
-        json!({ "threshold": self.threshold, "found": self.found, "holds": self.holds })
+        json!({ "threshold": self.threshold, "figure": self.figure, "found": self.found, "holds": self.holds })
     }
 }
 

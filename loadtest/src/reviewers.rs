@@ -33,7 +33,7 @@ mod scene;
 mod verdict;
 
 use crowd::Crowd;
-pub use figures::USUAL;
+pub use figures::{FIGURES, USUAL};
 
 /// What all reviewers of a run share.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ use crate::{
     ramp::Ramp,
     report::Report,
     swarm::{PING, Swarm},
+    threshold::Known,
 };
 
 mod churn;
@@ -80,6 +81,20 @@ pub struct Settings {
     pub threads: usize,
     /// Repeats the order of things.
     pub seed: u64,
+}
+
+impl Mode {
+    /// What a run of it reports.
+    #[must_use]
+    pub fn figures(self) -> Known {
+        Known::new(&[match self {
+            Self::Fixed | Self::Saturated { .. } => flood::FIGURES,
+            Self::Join { .. } => join::FIGURES,
+            Self::Idle { .. } => idle::FIGURES,
+            Self::Churn { .. } => churn::FIGURES,
+            Self::Stall => stall::FIGURES,
+        }])
+    }
 }
 
 /// Runs one scenario to its end.

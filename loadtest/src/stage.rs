@@ -12,6 +12,7 @@ use std::{
 use crate::{
     live::Live,
     measure::{Latencies, process::Process, scrape::Scraper},
+    stop,
     timeline::Timeline,
 };
 
@@ -65,6 +66,8 @@ pub(crate) struct Costs {
     pub(crate) tester_cpu: Option<Duration>,
     /// The time between the two looks at them.
     pub(crate) length: Duration,
+    /// How long was measured: the window, or less of it when an early end was asked for.
+    pub(crate) measured: Duration,
     /// The server's memory once everybody was subscribed.
     pub(crate) rss_connected: Option<u64>,
     /// The most of it that was seen.
@@ -157,8 +160,9 @@ impl Stage {
         let mut watch = Watch::new(window);
         let origin = *self.origin.get_or_init(Instant::now);
         self.ready.wait();
-        let live = Live::new(window.warmup + window.duration);
+        let live = Live::timed(window.warmup + window.duration);
         let (from, until) = (origin + window.warmup, origin + window.warmup + window.duration);
+        let measured = |now: Instant| now.min(until).saturating_duration_since(from);
         let (mut start, mut end) = (None, None);
         let mut line_at = origin + Duration::from_secs(1);
         while self.done.load(Relaxed) < self.crews {
@@ -166,12 +170,12 @@ impl Stage {
             if now >= from && start.is_none() {
                 start = Some(watch.sample());
             }
-            if now >= until && end.is_none() {
-                end = Some(watch.sample());
+            if (now >= until || stop::is_asked()) && end.is_none() {
+                end = Some((watch.sample(), measured(now)));
             }
             if now >= line_at {
-                let moment = watch.moment(self, now.duration_since(origin));
-                live.show(&moment, self.published.load(Relaxed), self.delivered.load(Relaxed));
+                let course = watch.moment(self, now.duration_since(origin));
+                live.show_moment(course, self.published.load(Relaxed), self.delivered.load(Relaxed));
                 line_at += Duration::from_secs(1);
             }
             watch.glance();
@@ -179,8 +183,8 @@ impl Stage {
             thread::sleep(next.duration_since(now).min(GLANCE));
         }
         drop(live);
-        let end = end.unwrap_or_else(|| watch.sample());
-        watch.costs(start.unwrap_or(end), end)
+        let (end, measured) = end.unwrap_or_else(|| (watch.sample(), measured(Instant::now())));
+        watch.costs(start.unwrap_or(end), end, measured)
     }
 
     /// What was handed in since the last call.

@@ -6,6 +6,10 @@ use thiserror::Error;
 
 use crate::report::{Report, Value};
 
+mod known;
+
+pub use known::Known;
+
 /// One condition on one figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Threshold {
@@ -40,6 +44,18 @@ pub enum ThresholdError {
         /// What could stand there.
         expected: &'static str,
     },
+    /// It is about something that the run does not report.
+    #[error("there is no figure {figure:?} for {text:?}{nearest} There are {all}")]
+    Unknown {
+        /// The whole threshold.
+        text: String,
+        /// What it asks for.
+        figure: String,
+        /// What may have been meant, as the end of a sentence.
+        nearest: String,
+        /// What there is.
+        all: String,
+    },
 }
 
 /// Whether a condition held.
@@ -47,6 +63,8 @@ pub enum ThresholdError {
 pub struct Held {
     /// The condition as it was asked for.
     pub threshold: String,
+    /// The name of the figure that it is about.
+    pub figure: String,
     /// What was found; `None` when it was not measured.
     pub found: Option<f64>,
     /// Whether it held. What was not measured did not.
@@ -80,6 +98,20 @@ impl FromStr for Threshold {
     type Err = ThresholdError;
 
     fn from_str(text: &str) -> Result<Self, ThresholdError> {
+        Parts::of(text)?.threshold()
+    }
+}
+
+/// What a threshold is made of.
+struct Parts<'a> {
+    text: &'a str,
+    figure: &'a str,
+    comparison: Comparison,
+    value: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Result<Self, ThresholdError> {
         let shape = || ThresholdError::Shape(text.to_owned());
         let at = text.find(['<', '>', '=']).ok_or_else(shape)?;
         let (name, rest) = text.split_at(at);
@@ -90,13 +122,18 @@ impl FromStr for Threshold {
             return Err(shape());
         }
         let short = SHORT.iter().find(|(short, _)| *short == name);
-        let figure = short.map_or(name, |(_, figure)| figure).to_owned();
-        let limit = in_unit_of(&figure, value).map_err(|expected| ThresholdError::Value {
+        let figure = short.map_or(name, |(_, figure)| figure);
+        Ok(Self { text, figure, comparison: *comparison, value })
+    }
+
+    fn threshold(&self) -> Result<Threshold, ThresholdError> {
+        let Self { text, figure, comparison, value } = *self;
+        let limit = in_unit_of(figure, value).map_err(|expected| ThresholdError::Value {
             text: text.to_owned(),
             value: value.to_owned(),
             expected,
         })?;
-        Ok(Self { text: text.to_owned(), figure, comparison: *comparison, limit })
+        Ok(Threshold { text: text.to_owned(), figure: figure.to_owned(), comparison, limit })
     }
 }
 
@@ -137,7 +174,7 @@ impl Threshold {
             Comparison::AtLeast => found >= self.limit,
             Comparison::Above => found > self.limit,
         });
-        Held { threshold: self.text.clone(), found, holds }
+        Held { threshold: self.text.clone(), figure: self.figure.clone(), found, holds }
     }
 
     /// The name of the figure.

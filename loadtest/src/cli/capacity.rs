@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, Parser};
 
 use super::{Cli, Command};
-use crate::report::Report;
+use crate::{report::Report, stop};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,7 +58,7 @@ impl CapacityArgs {
         ensure!((1..=self.most).contains(&self.from), "--from is {}, 1 to --most is possible", self.from);
         let mut report = Report::new("capacity");
         if self.at.is_empty() {
-            let holds = |count| self.step(count, &mut report);
+            let holds = |count| self.try_step(count, &mut report);
             let found = search(self.from, self.most, self.precision, holds)?;
             report.number("capacity", found.map(|found| found as f64));
             match found {
@@ -68,9 +68,12 @@ impl CapacityArgs {
                 }
                 Some(_) => {}
             }
+            if stop::is_asked() {
+                report.fail("ended early: more may hold".to_owned());
+            }
         } else {
             let mut failed = Vec::new();
-            for count in &self.at {
+            for count in self.at.iter().take_while(|_| !stop::is_asked()) {
                 if !self.step(*count, &mut report)? {
                     failed.push(count.to_string());
                 }
@@ -80,6 +83,20 @@ impl CapacityArgs {
             }
         }
         Ok(report)
+    }
+
+    /// Whether it holds at that count. Behind the first, one that cannot be run does not: there are limits on this side, too.
+    fn try_step(&self, count: u64, report: &mut Report) -> anyhow::Result<bool> {
+        if stop::is_asked() {
+            return Ok(false);
+        }
+        match self.step(count, report) {
+            Err(error) if !report.steps().is_empty() => {
+                report.note(format!("could not be run {error:#}"));
+                Ok(false)
+            }
+            other => other,
+        }
     }
 
     fn step(&self, count: u64, report: &mut Report) -> anyhow::Result<bool> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     measure::{process::Process, scrape::Scraper},
     ramp::{Leg, Ramp},
     report::Report,
-    threshold::Threshold,
+    threshold::{Known, Threshold},
 };
 
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub(super) struct Common {
     metrics: Option<String>,
     /// What must hold of a figure, such as "p99<100ms", "lost=0", "rss<500MB". May be given again.
     #[arg(long, value_name = "CONDITION")]
-    threshold: Vec<Threshold>,
+    threshold: Vec<String>,
     /// Prints the report as JSON.
     #[arg(long)]
     json: bool,
@@ -83,20 +83,22 @@ impl Common {
         self.token.is_some() || self.ca.is_some()
     }
 
-    /// Whether the server's memory can be seen.
-    pub(super) fn sees_memory(&self) -> bool {
+    /// Whether the server's memory and CPU time can be seen.
+    pub(super) fn sees_server(&self) -> bool {
         self.pid.is_some() || self.metrics.is_some()
     }
 
-    /// Judges a report by the thresholds that were given, or else by `usual`.
-    pub(super) fn judge(&self, report: &mut Report, usual: &[&str]) {
-        if self.threshold.is_empty() {
-            let usual: Vec<_> =
-                usual.iter().map(|text| text.parse().expect("our own thresholds make sense")).collect();
-            report.judge(&usual);
-        } else {
-            report.judge(&self.threshold);
+    /// The thresholds that were given, or else the `usual` ones, for a run that reports these figures.
+    pub(super) fn thresholds(&self, known: &Known, usual: &[&str]) -> anyhow::Result<Vec<Threshold>> {
+        let given: Vec<_> = self.threshold.iter().map(String::as_str).collect();
+        let texts = if given.is_empty() { usual } else { &given };
+        let thresholds = texts.iter().map(|text| known.threshold(text)).collect::<Result<Vec<_>, _>>()?;
+        let unseen =
+            |threshold: &&Threshold| threshold.figure().starts_with("server_") && !self.sees_server();
+        if let Some(threshold) = thresholds.iter().find(unseen) {
+            bail!("\"{threshold}\" is about the server, whose figures need --pid or --metrics");
         }
+        Ok(thresholds)
     }
 
     /// Shows a report in the ways that were asked for.

@@ -13,6 +13,9 @@ Examples:
   24 peers in three rooms of eight, each with up to eight connections:
     loadtest mesh ws://127.0.0.1:4444 --count 24 --rooms 3
 
+  What becomes of connections that break, as they do after 15 seconds without a network:
+    loadtest mesh ws://127.0.0.1:4444 --duration 2m --lose-every 40s --away 20s
+
   With the STUN and TURN servers that the server hands out:
     loadtest mesh wss://collab.example.com --ice https://collab.example.com/ice
 
@@ -45,6 +48,12 @@ pub(super) struct MeshArgs {
     /// Length of an annotation in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 160)]
     payload: usize,
+    /// How often each loses its network; 0s means never.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    lose_every: Duration,
+    /// How long it is away then. Connections outlive 15 seconds of it.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    away: Duration,
     /// How long everybody may take to see everybody, and everything to be everywhere.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -67,6 +76,9 @@ impl MeshArgs {
             connections: self.connections,
             rate,
             payload: self.payload,
+            lose_every: Some(self.lose_every).filter(|every| !every.is_zero()),
+            away: self.away,
+            seed: self.common.seed,
             timeout: self.timeout,
             server: self.common.server()?,
             metrics: self.common.metrics()?,

@@ -95,7 +95,7 @@ impl ReviewersArgs {
             Day::Soak => soak,
         };
         if day == Day::Soak {
-            ensure!(self.common.sees_memory(), "a soak is about memory: --pid or --metrics is needed");
+            ensure!(self.common.sees_server(), "a soak is about memory: --pid or --metrics is needed");
         }
         let count = self.count.unwrap_or(if day == Day::Churn { 100 } else { 300 });
         let duration = self.duration.unwrap_or(pick(secs(60), secs(60), secs(3600)));

@@ -148,7 +148,10 @@ impl Scale {
         let ys = chart.series.iter().flat_map(Series::values);
         let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0_f64, f64::max).max(1e-3);
         let (mut xs, mut ys) = (xs, ys);
-        Self { right: most(&mut xs), top: most(&mut ys) * 1.05 }
+        let highest = most(&mut ys);
+        let step = step(highest);
+        // Up to a line of the grid, so that every point stands between two of them.
+        Self { right: most(&mut xs), top: (highest / step).ceil() * step }
     }
 
     fn x(&self, value: f64) -> f64 {
@@ -173,12 +176,17 @@ fn path(scale: &Scale, series: &Series) -> String {
     path
 }
 
-/// Round numbers from 0 to `top`, about five.
-fn ticks(top: f64) -> Vec<f64> {
+/// How far apart round numbers are of which about five go up to `top`.
+fn step(top: f64) -> f64 {
     let rough = top / 5.0;
     let power = 10_f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= rough * 0.999);
-    let step = step.unwrap_or(power * 10.0);
+    step.unwrap_or(power * 10.0)
+}
+
+/// Round numbers from 0 to `top`.
+fn ticks(top: f64) -> Vec<f64> {
+    let step = step(top);
     (0_u32..12).map(|nth| f64::from(nth) * step).take_while(|value| *value <= top).collect()
 }
 
@@ -207,6 +215,19 @@ mod tests {
             assert!((3..=7).contains(&ticks(top).len()), "{top}: {:?}", ticks(top));
         }
         assert_eq!([0.2, 1500.0, 20_000.0, 2.5e6].map(short), ["0.2", "1500", "20k", "2.5M"]);
+    }
+
+    #[test]
+    fn every_point_lies_below_a_line_of_the_grid() {
+        for highest in [0.004, 0.9, 25.2, 275.0, 100.0] {
+            let chart =
+                Chart::over_time("t", vec![Series::new("a", &[(1.0, Some(0.0)), (2.0, Some(highest))])]);
+            let top = Scale::of(&chart).top;
+            assert!(
+                top >= highest && ticks(top).last().is_some_and(|last| (last - top).abs() < 1e-9),
+                "{highest}"
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use loro::{
     event::{Diff, DiffEvent},
 };
 
+use super::absence::Absences;
 use crate::{measure::Latencies, stage::Recent, stamp::Stamp};
 
 /// The books of all peers: written by whichever task imports something.
@@ -23,14 +24,19 @@ pub(super) struct Heard {
     pub(super) origin: Instant,
     /// From when an annotation was due until another peer's document showed it.
     pub(super) latencies: Latencies,
+    /// Of those that were written or heard by somebody who was cut off meanwhile: from when it was back.
+    pub(super) catch_up: Latencies,
+    absences: Absences,
     pub(super) recent: Recent,
     pub(super) delivered: u64,
 }
 
 impl Ear {
-    pub(super) fn new() -> Self {
-        let (latencies, recent) = (Latencies::default(), Recent::default());
-        Self(Arc::new(Mutex::new(Heard { origin: Instant::now(), latencies, recent, delivered: 0 })))
+    /// For peers that are away then.
+    pub(super) fn new(absences: Absences) -> Self {
+        let (latencies, catch_up, recent) = (Latencies::default(), Latencies::default(), Recent::default());
+        let origin = Instant::now();
+        Self(Arc::new(Mutex::new(Heard { origin, latencies, catch_up, absences, recent, delivered: 0 })))
     }
 
     /// Looks at or changes the books.
@@ -39,17 +45,17 @@ impl Ear {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Listens to a document until what is returned is dropped.
-    pub(super) fn listen(&self, document: &LoroDoc) -> Subscription {
+    /// Listens to a peer's document until what is returned is dropped.
+    pub(super) fn listen(&self, who: usize, document: &LoroDoc) -> Subscription {
         let ear = self.clone();
         document.subscribe_root(Arc::new(move |event| {
             if event.triggered_by == EventTriggerKind::Import {
-                ear.heard(&event, Instant::now());
+                ear.heard(who, &event, Instant::now());
             }
         }))
     }
 
-    fn heard(&self, event: &DiffEvent<'_>, at: Instant) {
+    fn heard(&self, who: usize, event: &DiffEvent<'_>, at: Instant) {
         let maps = event.events.iter().filter_map(|change| match &change.diff {
             Diff::Map(map) => Some(map),
             _ => None,
@@ -57,15 +63,22 @@ impl Ear {
         for value in maps.flat_map(|map| map.updated.values()) {
             let Some(ValueOrContainer::Value(LoroValue::String(text))) = value else { continue };
             self.with(|heard| {
-                for stamp in Stamp::all(text.as_bytes()) {
-                    let due = heard.origin + Duration::from_nanos(stamp.due);
-                    let late = at.saturating_duration_since(due);
-                    let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
-                    heard.latencies.record(late);
-                    heard.recent.record(late);
-                    heard.delivered += 1;
-                }
+                Stamp::all(text.as_bytes()).for_each(|stamp| heard.book(who, stamp, at));
             });
+        }
+    }
+}
+
+impl Heard {
+    fn book(&mut self, who: usize, stamp: Stamp, at: Instant) {
+        self.delivered += 1;
+        let (at, due) = (at.saturating_duration_since(self.origin), Duration::from_nanos(stamp.due));
+        let late = |since: Duration| u64::try_from(at.saturating_sub(since).as_nanos()).unwrap_or(u64::MAX);
+        if let Some(back) = self.absences.between([who, stamp.sender as usize], due, at) {
+            self.catch_up.record(late(back));
+        } else {
+            self.latencies.record(late(due));
+            self.recent.record(late(due));
         }
     }
 }
@@ -78,8 +91,8 @@ mod tests {
 
     #[test]
     fn what_is_imported_is_heard_and_what_is_written_here_is_not() {
-        let (ear, one, other) = (Ear::new(), LoroDoc::new(), LoroDoc::new());
-        let _subscription = ear.listen(&other);
+        let (ear, one, other) = (Ear::new(Absences::default()), LoroDoc::new(), LoroDoc::new());
+        let _subscription = ear.listen(2, &other);
         for sequence in 0..3 {
             let stamp = Stamp { sender: 1, sequence, due: 0 };
             one.get_map("annotations").insert(&sequence.to_string(), stamp.text(60)).unwrap();

@@ -12,68 +12,51 @@ use peer_sdk::{Peer, WebRtc, adapter::webrtc::Mdns};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, sleep_until};
 
-use super::{Settings, hearing::Ear};
-use crate::{
-    relay::document::equal,
-    report::Report,
-    stage::{Costs, Stage},
-    stamp::Stamp,
-};
+use super::{Settings, absence::Absences, hearing::Ear, machine::Machine, outcome::Outcome};
+use crate::{stage::Stage, stamp::Stamp, stop};
 
 const MAP: &str = "annotations";
 /// How often is looked whether everybody is where they should be.
 const LOOK: Duration = Duration::from_millis(50);
-/// Nobody may be seen for longer after it has closed.
-const GONE: Duration = Duration::from_secs(5);
-/// Of each kind of fault, so many are told in full.
-const TOLD: usize = 3;
 
 /// What a peer shows to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Shows {
+pub(super) struct Shows {
     /// How many annotations it has written.
     written: u32,
 }
 
-struct Member {
-    peer: Peer<Shows>,
-    room: u32,
-    written: u32,
+/// A peer, and the machine that it runs on.
+pub(super) struct Member {
+    pub(super) peer: Peer<Shows>,
+    pub(super) room: u32,
+    pub(super) written: u32,
+    machine: Machine,
     _listening: Subscription,
 }
 
 /// All peers of a run.
 pub(super) struct Party {
-    members: Vec<Member>,
-    ear: Ear,
+    pub(super) members: Vec<Member>,
+    pub(super) ear: Ear,
     /// How long it took until everybody saw everybody; `None` when they did not.
-    gathered: Option<Duration>,
-}
-
-/// What was found.
-pub(super) struct Outcome {
-    party: Party,
-    connections: usize,
-    settled: Option<Duration>,
-    lost: u64,
-    unequal: u64,
-    unseen: u64,
-    ghosts: u64,
-    late: Duration,
-    told: Vec<String>,
+    pub(super) gathered: Option<Duration>,
+    absences: Absences,
+    /// How many of these have begun.
+    pub(super) lost_network: usize,
 }
 
 impl Member {
-    fn document(&self) -> &LoroDoc {
+    pub(super) fn document(&self) -> &LoroDoc {
         self.peer.document()
     }
 
     /// The names of those it sees.
-    fn sees(&self) -> BTreeSet<String> {
+    pub(super) fn sees(&self) -> BTreeSet<String> {
         self.peer.presence().online().into_iter().map(|user| user.name).collect()
     }
 
-    fn shows(&self, author: usize, sequence: u32) -> bool {
+    pub(super) fn shows(&self, author: usize, sequence: u32) -> bool {
         self.document().get_map(MAP).get(&key(author, sequence)).is_some()
     }
 }
@@ -82,44 +65,53 @@ fn key(author: usize, sequence: u32) -> String {
     format!("{author}-{sequence}")
 }
 
-fn name(who: usize) -> String {
+pub(super) fn name(who: usize) -> String {
     format!("peer-{who}")
 }
 
 impl Party {
     /// Starts the peers and waits until all of a room see each other.
     pub(super) async fn gather(settings: &Settings) -> anyhow::Result<Self> {
-        let (run, ear) = (rand::random::<u32>(), Ear::new());
-        let mut party = Self { members: Vec::new(), ear, gathered: None };
+        let (run, absences) = (rand::random::<u32>(), Absences::draw(settings));
+        let ear = Ear::new(absences.clone());
+        let mut party = Self { members: Vec::new(), ear, gathered: None, absences, lost_network: 0 };
         let started = Instant::now();
         for who in 0..settings.count as usize {
             let room = who as u32 % settings.rooms;
             let builder = Peer::builder(&format!("loadtest-{run:08x}-{room}")).webrtc(way(settings));
-            let peer = builder.user(&name(who)).presence(Shows { written: 0 }).start().await;
+            let builder = builder.user(&name(who)).presence(Shows { written: 0 });
+            let machine = Machine::start().with_context(|| format!("no thread for peer {who}"))?;
+            let peer = machine.run(builder.start()).await.context("a peer panicked")?;
             let peer = peer.with_context(|| format!("peer {who} does not start"))?;
-            let listening = party.ear.listen(peer.document());
-            party.members.push(Member { peer, room, written: 0, _listening: listening });
+            let listening = party.ear.listen(who, peer.document());
+            party.members.push(Member { peer, room, written: 0, machine, _listening: listening });
         }
         party.gathered =
             party.until(settings.timeout, Self::everybody_sees_everybody).await.map(|at| at - started);
         Ok(party)
     }
 
-    /// Annotates at the rate, one peer after the other, then waits until everything is everywhere.
+    /// Annotates at the rate, one peer after the other, while now and then one is cut off; then waits until everybody is
+    /// back and everything is everywhere.
     pub(super) async fn live(mut self, settings: &Settings, stage: &Stage) -> Outcome {
         let (origin, mut late) = (stage.origin(), Duration::ZERO);
         self.ear.with(|heard| heard.origin = origin);
-        stage.present.store(self.members.len() as u64, Relaxed);
         for (nth, at) in settings.rate.times().enumerate() {
-            sleep_until((origin + at).into()).await;
+            self.cut_off_by(origin, at).await;
+            if !pause_until(origin + at).await {
+                break;
+            }
             late = late.max((origin + at).elapsed());
             let who = nth % self.members.len();
             self.annotate(who, at, settings.payload);
-            self.tell(stage);
+            self.tell(stage, at);
         }
+        self.cut_off_by(origin, settings.rate.length()).await;
+        pause_until(origin + settings.rate.length()).await;
+        sleep_until((origin + self.absences.back_by(self.lost_network)).into()).await;
         let ended = Instant::now();
         let settled = self.until(settings.timeout, Self::is_settled).await.map(|at| at - ended);
-        self.tell(stage);
+        self.tell(stage, settings.rate.length());
         Outcome::of(self, settled, late).await
     }
 
@@ -135,7 +127,23 @@ impl Party {
         let _ = member.peer.presence().set(Shows { written: member.written });
     }
 
-    fn tell(&self, stage: &Stage) {
+    /// Cuts off who is to be by then, each when it is due.
+    async fn cut_off_by(&mut self, origin: Instant, then: Duration) {
+        while let Some(from) = self.absences.next(self.lost_network).filter(|from| *from <= then) {
+            if !pause_until(origin + from).await {
+                break;
+            }
+            for absence in self.absences.begun(self.lost_network, from) {
+                self.members[absence.who].machine.cut_off(origin + absence.until);
+            }
+            self.lost_network = self.absences.begun(0, from).count();
+        }
+    }
+
+    fn tell(&self, stage: &Stage, now: Duration) {
+        let (away, came_back) = self.absences.at(now);
+        stage.present.store((self.members.len() as u64).saturating_sub(away), Relaxed);
+        stage.reconnects.store(came_back, Relaxed);
         stage.published.store(self.written(), Relaxed);
         self.ear.with(|heard| {
             stage.delivered.store(heard.delivered, Relaxed);
@@ -143,12 +151,12 @@ impl Party {
         });
     }
 
-    fn written(&self) -> u64 {
+    pub(super) fn written(&self) -> u64 {
         self.members.iter().map(|member| u64::from(member.written)).sum()
     }
 
     /// The others in somebody's room.
-    fn others(&self, who: usize) -> impl Iterator<Item = (usize, &Member)> {
+    pub(super) fn others(&self, who: usize) -> impl Iterator<Item = (usize, &Member)> {
         let room = self.members[who].room;
         self.members.iter().enumerate().filter(move |(other, member)| *other != who && member.room == room)
     }
@@ -158,7 +166,7 @@ impl Party {
     }
 
     /// Who is wrong about whom, and whether it sees it.
-    fn wrong_sights(&self) -> impl Iterator<Item = (usize, String, bool)> + '_ {
+    pub(super) fn wrong_sights(&self) -> impl Iterator<Item = (usize, String, bool)> + '_ {
         (0..self.members.len()).flat_map(|who| {
             let there: BTreeSet<_> = self.others(who).map(|(other, _)| name(other)).collect();
             let seen = self.members[who].sees();
@@ -180,7 +188,7 @@ impl Party {
     }
 
     /// Waits until something is so; when that was.
-    async fn until(&self, patience: Duration, so: impl Fn(&Self) -> bool) -> Option<Instant> {
+    pub(super) async fn until(&self, patience: Duration, so: impl Fn(&Self) -> bool) -> Option<Instant> {
         let give_up = Instant::now() + patience;
         loop {
             if so(self) {
@@ -194,125 +202,12 @@ impl Party {
     }
 }
 
-impl Outcome {
-    async fn of(party: Party, settled: Option<Duration>, late: Duration) -> Self {
-        let links = |member: &Member| member.peer.status().links.iter().filter(|link| link.up).count();
-        let connections = party.members.iter().map(links).sum();
-        let (lost, unequal, unseen, ghosts) = (0, 0, 0, 0);
-        let told = Vec::new();
-        let mut outcome = Self { party, connections, settled, lost, unequal, unseen, ghosts, late, told };
-        outcome.compare();
-        outcome.look_around();
-        outcome.farewell().await;
-        outcome
+/// Sleeps; false when an early end was asked for before that.
+async fn pause_until(at: Instant) -> bool {
+    while !stop::is_asked() && Instant::now() < at {
+        sleep_until(stop::soon(at).into()).await;
     }
-
-    /// Whether everybody has everything, and the same.
-    fn compare(&mut self) {
-        let party = &self.party;
-        let mut told = Vec::new();
-        for (who, member) in party.members.iter().enumerate() {
-            let all = party
-                .others(who)
-                .flat_map(|(author, other)| (0..other.written).map(move |nth| (author, nth)));
-            let missing = all.filter(|(author, nth)| !member.shows(*author, *nth)).count() as u64;
-            if missing > 0 {
-                told.push(format!("room {}: {} lacks {missing} annotations", member.room, name(who)));
-            }
-            self.lost += missing;
-            let differs = party
-                .others(who)
-                .next()
-                .is_some_and(|(_, other)| !equal(member.document(), other.document()));
-            self.unequal += u64::from(differs);
-        }
-        self.told.extend(told.into_iter().take(TOLD));
-    }
-
-    fn look_around(&mut self) {
-        let wrong: Vec<_> = self.party.wrong_sights().collect();
-        for (who, other, sees) in &wrong {
-            *if *sees { &mut self.ghosts } else { &mut self.unseen } += 1;
-            if self.told.len() < 2 * TOLD {
-                let what = if *sees { "sees" } else { "does not see" };
-                self.told.push(format!(
-                    "room {}: {} {what} {other}",
-                    self.party.members[*who].room,
-                    name(*who)
-                ));
-            }
-        }
-    }
-
-    /// One of each room closes, and the others must notice. Then all do.
-    async fn farewell(&mut self) {
-        let mut gone = BTreeSet::new();
-        let mut rooms = BTreeSet::new();
-        for (who, member) in self.party.members.iter().enumerate() {
-            if rooms.insert(member.room) {
-                member.peer.close().await;
-                gone.insert(name(who));
-            }
-        }
-        let still = |party: &Party| {
-            let left = party.members.iter().enumerate().filter(|(who, _)| !gone.contains(&name(*who)));
-            left.map(|(_, member)| member.sees().intersection(&gone).count() as u64).sum::<u64>()
-        };
-        if self.party.until(GONE, |party| still(party) == 0).await.is_none() {
-            let count = still(&self.party);
-            self.ghosts += count;
-            self.told.push(format!("{count} times somebody is seen who closed {} s ago", GONE.as_secs()));
-        }
-        for member in &self.party.members {
-            member.peer.close().await;
-        }
-    }
-
-    /// Adds the figures to `report`, and what makes it a failed run.
-    pub(super) fn describe(&self, settings: &Settings, costs: &Costs, report: &mut Report) {
-        let count = f64::from(settings.count);
-        report.count("peers", settings.count.into());
-        report.count("rooms", settings.rooms.into());
-        report.number("measured_seconds", settings.rate.length().as_secs_f64());
-        report.milliseconds("gathered_after_ms", self.party.gathered);
-        report.milliseconds("settled_after_ms", self.settled);
-        report.number("connections_per_peer", self.connections as f64 / count);
-        report.count("annotations", self.party.written());
-        self.party.ear.with(|heard| {
-            report.count("deliveries", heard.delivered);
-            for (figure, quantile) in [
-                ("latency_p50_ms", 0.5),
-                ("latency_p90_ms", 0.9),
-                ("latency_p99_ms", 0.99),
-                ("latency_p999_ms", 0.999),
-            ] {
-                report.milliseconds(figure, heard.latencies.at(quantile));
-            }
-            report.milliseconds("latency_max_ms", heard.latencies.max());
-            report.curve(&heard.latencies);
-        });
-        report.count("documents_unequal", self.unequal);
-        report.count("lost", self.lost);
-        report.count("ghosts", self.ghosts);
-        report.count("unseen", self.unseen);
-        let cpu = costs.tester_cpu.map(|cpu| cpu.as_secs_f64() / costs.length.as_secs_f64() * 100.0);
-        report.number("tester_cpu_percent", cpu);
-        report.number("tester_cpu_percent_per_peer", cpu.map(|cpu| cpu / count));
-        report.number("server_rss_peak_bytes", costs.rss_peak.map(|bytes| bytes as f64));
-        report.milliseconds("tester_late_max_ms", Some(self.late));
-        report.timeline(&costs.timeline);
-        self.judge(report);
-    }
-
-    fn judge(&self, report: &mut Report) {
-        if self.party.gathered.is_none() {
-            report.fail("not everybody saw everybody before the start".to_owned());
-        }
-        if self.unequal > 0 {
-            report.fail(format!("{} documents differ from the others of their room", self.unequal));
-        }
-        self.told.iter().for_each(|fault| report.fail(fault.clone()));
-    }
+    !stop::is_asked()
 }
 
 /// How peers find and reach each other.

@@ -121,6 +121,11 @@ impl Books {
         (self.origin, self.from, self.until) = (origin, from, until);
     }
 
+    /// The measured window ends now, if it has not ended yet.
+    pub(super) fn end_by(&mut self, now: Instant) {
+        self.until = self.until.min(now);
+    }
+
     /// The next edit of a member as a frame, booked as sent.
     pub(super) fn next_edit(&mut self, who: usize, due: Instant) -> Bytes {
         let member = &mut self.members[who];

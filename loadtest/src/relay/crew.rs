@@ -20,6 +20,7 @@ use super::{
 use crate::{
     client::{Options, Upgraded},
     stage::Stage,
+    stop,
     swarm::{Dialect, Errors, Swarm},
 };
 
@@ -120,15 +121,15 @@ impl Crew {
     fn keep_rate(&mut self, settings: &Settings, stage: &Stage, until: Instant) -> io::Result<()> {
         let mut dues = settings.rate.times().map(|due| stage.origin() + due).peekable();
         let mut turns = self.writers.clone().into_iter().cycle();
-        while let Some(due) = dues.peek().copied() {
+        while let Some(due) = dues.peek().copied().filter(|_| !stop::is_asked()) {
             while let Some(due) = dues.next_if(|due| *due <= Instant::now()) {
                 let Some(who) = turns.next() else { return Ok(()) };
                 self.write_one(who, due);
             }
-            self.turn(due, stage)?;
+            self.turn(stop::soon(due), stage)?;
         }
-        while Instant::now() < until {
-            self.turn(until, stage)?;
+        while Instant::now() < until && !stop::is_asked() {
+            self.turn(stop::soon(until), stage)?;
         }
         Ok(())
     }
@@ -140,8 +141,8 @@ impl Crew {
                 self.write_one(who, Instant::now());
             }
         }
-        while Instant::now() < until {
-            self.turn(until, stage)?;
+        while Instant::now() < until && !stop::is_asked() {
+            self.turn(stop::soon(until), stage)?;
             for who in std::mem::take(&mut self.books.arrived) {
                 self.write_one(who, Instant::now());
             }
@@ -150,6 +151,7 @@ impl Crew {
     }
 
     fn drain(&mut self, stage: &Stage) -> io::Result<()> {
+        self.books.end_by(Instant::now());
         let give_up = Instant::now() + DRAIN;
         let mut quiet_at = Instant::now() + QUIET;
         while !self.books.is_settled() && self.swarm.open() > 0 {

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     measure::{Latencies, process::Process},
     report::Report,
+    stop,
 };
 
 /// A server is at rest when it uses less than this share of a core, ...
@@ -26,6 +27,15 @@ const AT_REST: f64 = 0.02;
 const LOOK: Duration = Duration::from_millis(300);
 /// ... twice in a row; that long is waited for it.
 const RESTING: Duration = Duration::from_secs(120);
+
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "keystrokes",
+    "server_cpu_us_per_keystroke_*",
+    "latency_p50_ms_*",
+    "latency_p99_ms_*",
+    "server_cpu_last_to_first",
+];
 
 /// What typing into one document showed.
 struct Typed {
@@ -42,6 +52,9 @@ pub(super) fn run(settings: &Settings, sizes: &[ByteSize], keystrokes: u32) -> a
     report.count("keystrokes", keystrokes.into());
     let mut costs = Vec::new();
     for size in sizes {
+        if stop::is_asked() {
+            break;
+        }
         eprintln!("a document of {size}");
         let typed = type_into(settings, run, *size, keystrokes)
             .with_context(|| format!("typing into a document of {size}"))?;
@@ -98,7 +111,9 @@ fn type_letters(
     let interval = Duration::from_secs_f64(1.0 / settings.rate.top());
     let start = Instant::now();
     for nth in 0..keystrokes {
-        thread::sleep((start + interval * nth).saturating_duration_since(Instant::now()));
+        if !stop::sleep_until(start + interval * nth) {
+            break;
+        }
         let update = grown.keystroke(nth as usize);
         let sent = Instant::now();
         batches.push(author.send(&update)?);

@@ -1,9 +1,6 @@
 //! Somebody joins a large document while other rooms carry traffic.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytesize::ByteSize;
@@ -13,17 +10,31 @@ use wire::sync::Room;
 use super::{
     Settings,
     document::{Grown, equal},
-    flood::{Pace, describe, measure},
+    flood::{Pace, check, describe, measure},
     grow::wait_for_rest,
     room,
     visitor::Visitor,
 };
-use crate::report::Report;
+use crate::{report::Report, stop};
+
+/// What is reported besides what a flood reports.
+pub(super) const FIGURES: &[&str] = &[
+    "document_text_bytes",
+    "document_update_bytes",
+    "joins",
+    "join_ms",
+    "join_max_ms",
+    "in_process_ms",
+    "in_process_snapshot_ms",
+    "join_to_in_process",
+    "join_to_in_process_snapshot",
+];
 
 /// Joins a document with `size` of text so often, spread over the measured window, while the other rooms carry
 /// traffic at the fixed rate.
 pub(super) fn run(settings: &Settings, size: ByteSize, joins: u32) -> anyhow::Result<Report> {
     ensure!(settings.protocol.acknowledges(), "--join needs a relay that acknowledges: --protocol v1");
+    check(settings)?;
     let bytes = usize::try_from(size.as_u64()).context("too large for this machine")?;
     let run = rand::random();
     let room = room(run, "large");
@@ -64,7 +75,9 @@ fn join_often(
     let mut took = Vec::new();
     for nth in 0..joins {
         let at = origin + settings.warmup + settings.duration * nth / joins;
-        thread::sleep(at.saturating_duration_since(Instant::now()));
+        if !stop::sleep_until(at) {
+            break;
+        }
         let document = LoroDoc::new();
         let mut visitor = Visitor::open(&settings.target, settings.protocol, room.clone())?;
         let started = Instant::now();

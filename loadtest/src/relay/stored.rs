@@ -12,7 +12,22 @@ use super::{
     named,
     visitor::Visitor,
 };
-use crate::report::{Report, grouped};
+use crate::{
+    live::Live,
+    report::{Report, grouped},
+    stop,
+};
+
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "rooms",
+    "document_text_bytes",
+    "rooms_written",
+    "rooms_found",
+    "rooms_per_second",
+    "server_rss_before_bytes",
+    "server_rss_after_bytes",
+];
 
 /// Sees to it that each of `rooms` holds its document: writes it where there is none, else reads and compares it.
 /// The same seed means the same rooms and documents.
@@ -23,7 +38,8 @@ pub(super) fn run(settings: &Settings, rooms: u32, size: ByteSize) -> anyhow::Re
     let (mut written, mut found) = (0, 0);
     let mut report = Report::new("relay, stored rooms");
     let before = resident();
-    for nth in 0..rooms {
+    let live = Live::new(rooms.into(), "rooms");
+    for nth in (0..rooms).take_while(|_| !stop::is_asked()) {
         let grown = Grown::new(bytes, settings.seed.wrapping_add(nth.into()));
         let document = LoroDoc::new();
         let mut visitor = Visitor::open(
@@ -42,7 +58,8 @@ pub(super) fn run(settings: &Settings, rooms: u32, size: ByteSize) -> anyhow::Re
         }
         visitor.close();
         if nth % 100 == 99 {
-            eprintln!("{} rooms", grouped(u64::from(nth) + 1));
+            let done = u64::from(nth) + 1;
+            live.show_line(done, &format!("{} rooms", grouped(done)));
         }
     }
     report.count("rooms", rooms.into());

@@ -11,7 +11,7 @@ use rand::Rng;
 
 use super::{
     Settings,
-    agenda::{Act, Agenda, about, backoff, some_time},
+    agenda::{Act, Agenda, backoff},
     figures::Day,
     person::{Person, Place},
     room::Room,
@@ -19,12 +19,14 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
+    chance::{about, some_time},
     client::Link,
     connector::{Connected, Connector},
     frame::Opcode,
     measure::process::Process,
     relay::{Protocol, document::Grown, visitor::Visitor},
     stage::Stage,
+    stop,
     swarm::{Dialect, Swarm},
 };
 use wire::sync::Message;
@@ -88,9 +90,9 @@ impl<'a> Crowd<'a> {
         self.scene.origin = origin;
         self.note_arrivals(origin);
         let until = origin + self.settings.ramp.length();
-        while Instant::now() < until {
+        while Instant::now() < until && !stop::is_asked() {
             self.act();
-            self.turn(self.agenda.next_at().map_or(until, |next| next.min(until)))?;
+            self.turn(stop::soon(self.agenda.next_at().map_or(until, |next| next.min(until))))?;
         }
         let grown = own_memory().zip(self.memory).map(|(now, before)| now.saturating_sub(before));
         // Nobody begins anything any more, and whoever is away comes back.

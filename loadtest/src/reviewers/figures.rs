@@ -13,6 +13,61 @@ use crate::{
 /// What is expected of a server on any day.
 pub const USUAL: [&str; 4] = ["lost=0", "errors=0", "refused=0", "out_of_order=0"];
 
+/// What is reported.
+pub const FIGURES: &[&str] = &[
+    "reviewers",
+    "rooms",
+    "seed",
+    "measured_seconds",
+    "present_at_the_end",
+    "annotations",
+    "annotations_acked",
+    "annotations_found_kept",
+    "annotations_brought_on_return",
+    "cursor_moves",
+    "deliveries",
+    "presence_deliveries",
+    "signaling_deliveries",
+    "arrivals",
+    "lost_their_network",
+    "of_these_half_open",
+    "asked_to_join_again",
+    "repeated",
+    "deliveries_per_second",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "latency_p999_ms",
+    "latency_max_ms",
+    "everybody_p50_ms",
+    "everybody_p99_ms",
+    "ack_p50_ms",
+    "ack_p99_ms",
+    "presence_p50_ms",
+    "presence_p99_ms",
+    "catch_up_p50_ms",
+    "catch_up_p99_ms",
+    "documents_compared",
+    "documents_unequal",
+    "lost",
+    "acks_missing",
+    "ghosts",
+    "unseen",
+    "stuck",
+    "out_of_order",
+    "refused",
+    "reconnects",
+    "server_cpu_us_per_delivery",
+    "server_cpu_percent",
+    "server_rss_peak_bytes",
+    "server_queue_high_water_bytes",
+    "tester_cpu_percent",
+    "tester_cpu_percent_per_reviewer",
+    "tester_bytes_per_reviewer",
+    "tester_late_max_ms",
+    "server_rss_slope_bytes_per_hour",
+];
+
 /// What is counted.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -70,7 +125,7 @@ impl Day {
     /// Adds the figures to `report`.
     pub(super) fn describe(&self, settings: &Settings, costs: &Costs, report: &mut Report) {
         let Self { counts, verdict, .. } = self;
-        let seconds = settings.ramp.length().as_secs_f64();
+        let seconds = costs.measured.as_secs_f64();
         report.count("reviewers", settings.count().into());
         report.count("rooms", settings.rooms.into());
         report.count("seed", settings.seed);

@@ -16,7 +16,9 @@ use crate::{
     client::{ClientError, Options, Target, Upgraded},
     frame::Opcode,
     limits,
+    live::Live,
     report::{Report, grouped},
+    stop,
     swarm::{Errors, PING},
 };
 
@@ -26,6 +28,18 @@ const PARTS: u32 = 10;
 const GIVE_UP_AFTER: u32 = 100;
 /// How long the server may take to notice the last ones that left.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "cycles",
+    "cycles_per_second",
+    "server_rss_before_bytes",
+    "server_rss_after_first_tenth_bytes",
+    "server_rss_peak_bytes",
+    "server_rss_end_bytes",
+    "server_growth_bytes_per_cycle",
+    "ghost_subscribers",
+];
 
 /// Connects, subscribes and disconnects `cycles` times, every second one without a goodbye.
 pub(super) fn run(settings: &Settings, cycles: u32, concurrency: usize) -> anyhow::Result<Report> {
@@ -77,7 +91,7 @@ struct Churn<'a> {
 impl Churn<'_> {
     /// Visits until there have been enough, of whichever kind.
     fn work(&self) {
-        while self.failed.load(Relaxed) < GIVE_UP_AFTER {
+        while self.failed.load(Relaxed) < GIVE_UP_AFTER && !stop::is_asked() {
             let nth = self.begun.fetch_add(1, Relaxed);
             if nth >= self.cycles {
                 return;
@@ -94,11 +108,12 @@ impl Churn<'_> {
 
     fn is_over(&self) -> bool {
         let failed = self.failed.load(Relaxed);
-        failed >= GIVE_UP_AFTER || self.done.load(Relaxed) + failed >= self.cycles
+        stop::is_asked() || failed >= GIVE_UP_AFTER || self.done.load(Relaxed) + failed >= self.cycles
     }
 
     /// The server's memory after each part of the cycles.
     fn watch(&self, started: Instant) -> Vec<Option<u64>> {
+        let live = Live::new(self.cycles.into(), "cycles");
         let mut parts = Vec::new();
         let mut line_at = started + Duration::from_secs(1);
         loop {
@@ -115,7 +130,7 @@ impl Churn<'_> {
                 let memory = self
                     .resident()
                     .map_or(String::new(), |bytes| format!("  server {} KiB", grouped(bytes / 1024)));
-                eprintln!("{:>4} s  {:>9} cycles{memory}", started.elapsed().as_secs(), grouped(done.into()));
+                live.show_line(done.into(), &format!("{:>9} cycles{memory}", grouped(done.into())));
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -15,6 +15,7 @@ use crate::{
     measure::Latencies,
     stage::{Recent, Stage},
     stamp::{Stamp, Template},
+    stop,
     swarm::{Dialect, Errors, Heard, Swarm},
 };
 
@@ -133,15 +134,15 @@ impl Crew {
         let origin = self.books.origin;
         let mut dues = all.map(|due| origin + due).peekable();
         let mut turns = self.order.clone().into_iter().cycle();
-        while let Some(due) = dues.peek().copied() {
+        while let Some(due) = dues.peek().copied().filter(|_| !stop::is_asked()) {
             while let Some(due) = dues.next_if(|due| *due <= Instant::now()) {
                 let Some(who) = turns.next() else { return Ok(()) };
                 self.publish_one(who, due);
             }
-            self.turn(due, stage)?;
+            self.turn(stop::soon(due), stage)?;
         }
-        while Instant::now() < self.books.until {
-            self.turn(self.books.until, stage)?;
+        while Instant::now() < self.books.until && !stop::is_asked() {
+            self.turn(stop::soon(self.books.until), stage)?;
         }
         Ok(())
     }
@@ -153,13 +154,15 @@ impl Crew {
                 self.publish_one(who, Instant::now());
             }
         }
-        while Instant::now() < self.books.until {
-            self.turn(self.books.until, stage)?;
+        while Instant::now() < self.books.until && !stop::is_asked() {
+            self.turn(stop::soon(self.books.until), stage)?;
         }
         Ok(())
     }
 
     fn drain(&mut self, stage: &Stage) -> io::Result<()> {
+        // Earlier than planned when an early end was asked for.
+        self.books.until = self.books.until.min(Instant::now());
         let give_up = Instant::now() + DRAIN;
         let mut quiet_at = Instant::now() + QUIET;
         while !self.books.accounts.is_settled() && self.swarm.open() > 0 {

@@ -18,6 +18,32 @@ use crate::{
     swarm::Errors,
 };
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "clients",
+    "rooms",
+    "payload_bytes",
+    "measured_seconds",
+    "publishes",
+    "deliveries",
+    "deliveries_expected",
+    "deliveries_per_second",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "latency_p999_ms",
+    "latency_max_ms",
+    "lost",
+    "server_cpu_us_per_delivery",
+    "server_cpu_percent",
+    "server_rss_peak_bytes",
+    "server_queue_high_water_bytes",
+    "server_bytes_per_connection",
+    "tester_cpu_percent",
+    "tester_late_max_ms",
+    "server_rss_slope_bytes_per_hour",
+];
+
 /// When the next message is published.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pace {
@@ -90,7 +116,7 @@ pub(super) fn run(settings: &Settings, pace: Pace) -> anyhow::Result<Report> {
     report.count("clients", outcome.connected as u64);
     report.count("rooms", settings.rooms.into());
     report.count("payload_bytes", settings.payload as u64);
-    describe(&outcome, settings, &mut report);
+    describe(&outcome, &mut report);
     if matches!(pace, Pace::Saturated { .. }) {
         report
             .note("saturated: latency is the length of the queues, not what a quiet server takes".to_owned());
@@ -99,9 +125,9 @@ pub(super) fn run(settings: &Settings, pace: Pace) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn describe(outcome: &Outcome, settings: &Settings, report: &mut Report) {
+fn describe(outcome: &Outcome, report: &mut Report) {
     let costs = &outcome.costs;
-    let seconds = settings.duration.as_secs_f64();
+    let seconds = costs.measured.as_secs_f64();
     let share = |cpu: Option<Duration>| cpu.map(|cpu| cpu.as_secs_f64() / costs.length.as_secs_f64() * 100.0);
     report.number("measured_seconds", seconds);
     report.count("publishes", outcome.published);

@@ -9,8 +9,10 @@ use super::{Settings, room_name, subscribe_all};
 use crate::{
     client::Upgraded,
     limits::{self, nth_connection},
+    live::Live,
     measure::process::Process,
     report::{Report, grouped},
+    stop,
     swarm::{Dialect, Swarm},
 };
 
@@ -18,6 +20,17 @@ use crate::{
 const PER_ROOM: usize = 50;
 /// How long the server may tidy up before its memory is read.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "connections",
+    "opened_after_seconds",
+    "server_rss_before_bytes",
+    "server_rss_open_bytes",
+    "server_rss_after_close_bytes",
+    "server_bytes_per_connection",
+    "tester_bytes_per_connection",
+];
 
 /// Opens the connections, reads memory, closes them, reads it again.
 pub(super) fn run(settings: &Settings, connections: u32) -> anyhow::Result<Report> {
@@ -56,15 +69,16 @@ pub(super) fn run(settings: &Settings, connections: u32) -> anyhow::Result<Repor
 }
 
 fn open(swarm: &mut Swarm, settings: &Settings, connections: u32, started: Instant) -> io::Result<()> {
+    let live = Live::new(connections.into(), "connections");
     let mut line_at = started + Duration::from_secs(1);
-    for number in 0..connections {
+    for number in (0..connections).take_while(|_| !stop::is_asked()) {
         match Upgraded::open(&settings.target, nth_connection(&settings.target, number)) {
             Ok(connection) => drop(swarm.add(connection)?),
             Err(error) => swarm.errors().add(&error),
         }
         if Instant::now() >= line_at {
             line_at += Duration::from_secs(1);
-            eprintln!("{:>4} s  {:>9} open", started.elapsed().as_secs(), grouped(swarm.open() as u64));
+            live.show_line(number.into(), &format!("{:>9} open", grouped(swarm.open() as u64)));
             // Pings are answered while the rest is still being opened.
             swarm.turn(Instant::now(), |_| {})?;
         }

@@ -12,13 +12,33 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::{Settings, connect_all, is_pong, peer::Peer, peer_id, room_name, subscribe};
 use crate::{
     limits,
+    live::Live,
     measure::process::{Cpu, Process},
     report::{Report, grouped},
+    stop,
     swarm::{Dialect, Heard, Swarm},
 };
 
 /// Once everything has arrived, what still comes within this time belongs to the storm.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "clients",
+    "pairs",
+    "pairs_settled",
+    "settle_ms",
+    "last_delivery_ms",
+    "announces",
+    "directed_messages",
+    "deliveries",
+    "deliveries_per_announce",
+    "deliveries_per_directed_message",
+    "server_cpu_ms",
+    "server_cpu_us_per_delivery",
+    "server_rss_peak_bytes",
+    "lost",
+];
 
 /// Joins, waits for the mesh, reports.
 pub(super) fn run(settings: &Settings, candidates: u32, timeout: Duration) -> anyhow::Result<Report> {
@@ -85,14 +105,15 @@ impl Storm {
             swarm.send(who, subscribe(&self.topic).as_bytes());
             swarm.send(who, peer.announce().as_bytes());
         }
+        let live = Live::new(self.pairs() as u64, "pairs");
         let mut line_at = self.started + Duration::from_secs(1);
-        while Instant::now() < deadline && !self.is_over() {
+        while Instant::now() < deadline && !self.is_over() && !stop::is_asked() {
             let wake = line_at.min(self.last_delivery + QUIET).max(Instant::now() + Duration::from_millis(1));
-            swarm.turn(wake.min(deadline), |heard| self.heard(heard))?;
+            swarm.turn(stop::soon(wake.min(deadline)), |heard| self.heard(heard))?;
             if Instant::now() >= line_at {
                 line_at += Duration::from_secs(1);
                 self.rss_peak = self.rss_peak.max(server.and_then(|server| server.resident().ok()));
-                self.print_progress();
+                self.show(&live);
             }
         }
         self.rss_peak = self.rss_peak.max(server.and_then(|server| server.resident().ok()));
@@ -137,11 +158,11 @@ impl Storm {
         }
     }
 
-    fn print_progress(&self) {
+    fn show(&self, live: &Live) {
         let deliveries = grouped(self.directed_deliveries + self.announce_deliveries);
         let (settled, pairs) = (grouped(self.settled.len() as u64), grouped(self.pairs() as u64));
-        let seconds = self.started.elapsed().as_secs();
-        eprintln!("{seconds:>4} s  {settled:>7} of {pairs} pairs  {deliveries:>11} deliveries");
+        let line = format!("{settled:>7} of {pairs} pairs  {deliveries:>11} deliveries");
+        live.show_line(self.settled.len() as u64, &line);
     }
 
     fn describe(&self, report: &mut Report, used: Option<Duration>) {

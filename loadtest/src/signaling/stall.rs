@@ -25,6 +25,21 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 const SILENCE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What is reported.
+pub(super) const FIGURES: &[&str] = &[
+    "clients",
+    "bytes_published",
+    "latency_p99_alone_ms",
+    "latency_p99_beside_ms",
+    "latency_p99_ratio",
+    "latency_max_beside_ms",
+    "server_rss_peak_alone_bytes",
+    "server_rss_peak_beside_bytes",
+    "stalled_disconnected",
+    "stalled_bytes_in_flight",
+    "lost",
+];
+
 /// Floods a room twice with all but one client: alone, and beside one that never reads.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<Report> {
     let others = Settings { clients: settings.clients.saturating_sub(1).max(1), ..settings.clone() };

@@ -11,7 +11,7 @@ use crate::{
         process::{Cpu, Process},
         scrape::{Scraped, Scraper},
     },
-    timeline::Moment,
+    timeline::{Moment, Timeline},
 };
 
 /// Looks at the server and the tester.
@@ -95,8 +95,8 @@ impl Watch {
         Sample { at: Instant::now(), server, tester: seen(&self.tester) }
     }
 
-    /// The second that ends now.
-    pub(super) fn moment(&mut self, stage: &Stage, since: Duration) -> Moment {
+    /// Adds the second that ends now to the course of the run.
+    pub(super) fn moment(&mut self, stage: &Stage, since: Duration) -> &Timeline {
         let scraped = self.scrape();
         let sample = self.sample_with(&scraped);
         let last = std::mem::replace(&mut self.last, sample);
@@ -126,13 +126,14 @@ impl Watch {
             queue: scraped.queue_high_water,
         };
         self.costs.timeline.0.push(moment);
-        moment
+        &self.costs.timeline
     }
 
-    pub(super) fn costs(mut self, start: Sample, end: Sample) -> Costs {
+    pub(super) fn costs(mut self, start: Sample, end: Sample, measured: Duration) -> Costs {
         let used = |end: Option<Used>, start: Option<Used>| end?.since(start?);
         self.costs.server_cpu = used(end.server, start.server);
         self.costs.tester_cpu = used(end.tester, start.tester);
+        self.costs.measured = measured;
         self.costs.length = end.at.duration_since(start.at);
         self.costs
     }

@@ -267,8 +267,34 @@ fn thresholds_and_stages_hold_for_every_scenario() {
         .failed("p99<1ns does not hold");
     let run = against(server, "signaling", &format!("{small} {stages} --threshold p99<10s")).passed();
     assert!((70.0..=76.0).contains(&run.figure("publishes")), "{}", run.figure("publishes"));
-    against(server, "signaling", &format!("{small} --duration 500ms --threshold nonsense<1"))
-        .failed("nonsense was not measured");
+}
+
+#[test]
+fn a_threshold_on_a_figure_that_there_is_not_is_told_before_anything_is_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = directory.path().join("plan.toml");
+    // Nobody listens there: what is said of the threshold comes before any connection.
+    let text = "scenario = \"churn\"\nurl = \"ws://127.0.0.1:1\"\nthresholds = [\"lost=0\", \"p9<100ms\"]\n";
+    fs::write(&plan, text).unwrap();
+    let (url, wrong) = ("ws://127.0.0.1:1", "--threshold=p9<100ms");
+    for arguments in [
+        ["run", plan.to_str().unwrap()].as_slice(),
+        &["reviewers", url, wrong],
+        &["soak", url, wrong],
+        &["mesh", url, wrong],
+        &["signaling", url, wrong],
+        &["relay", url, wrong],
+        &["capacity", "--", "reviewers", url, wrong],
+    ] {
+        let output = loadtest(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        let said = "there is no figure \"p9\" for \"p9<100ms\", did you mean \"p99\"? There are p50 p90 p99 ";
+        assert!(stderr.contains(said), "{stderr}");
+        assert!(stderr.contains(" latency_p99_ms ") && stderr.contains(" errors"), "{stderr}");
+    }
+    let idle = loadtest(&["signaling", url, "--idle=10", "--threshold=p99<1s"]);
+    assert!(String::from_utf8_lossy(&idle.stderr).contains("there is no figure \"latency_p99_ms\""));
 }
 
 #[test]
@@ -280,6 +306,7 @@ fn what_cannot_be_run_is_one_line_and_exit_code_2() {
         (["reviewers", "ws://127.0.0.1:1", "--count=900000"], "raise it with `ulimit -n`"),
         (["reviewers", "ws://127.0.0.1:1", "--metrics=http://127.0.0.1:1"], "cannot read http://127.0.0.1:1"),
         (["run", "/nonexistent/plan.toml", "--json"], "cannot read /nonexistent/plan.toml"),
+        (["reviewers", "ws://127.0.0.1:1", "--threshold=rss<500MB"], "need --pid or --metrics"),
     ] {
         let output = loadtest(&arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
