@@ -112,6 +112,10 @@ describe('a plan from an agent in one home to a reviewer in another', { skip: re
       t.diagnostic(`100 ms away, one way: p50 ${delays[49]} ms, p99 ${delays[98]} ms, longest ${delays[99]} ms`)
       assert.ok(delays[0] >= 100, `the lines are not slow: ${delays[0]} ms`)
       promised(t, 'p99', delays[98], 250)
+      await ben.page.evaluate(() => {
+        for (const { id, text } of window.review.doc.toJSON().annotations) if (text.startsWith('note ')) window.review.doings.takeBack(id)
+      })
+      await ana.until('them gone', () => window.review.doc.getList('annotations').length === 1)
     } finally {
       lab.line()
     }

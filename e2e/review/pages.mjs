@@ -149,7 +149,8 @@ export class Reviewer {
   /** Keeps a picture of the page as it is now. */
   async picture (moment) {
     await mkdir(pictures, { recursive: true })
-    await this.page.screenshot({ path: path.join(pictures, `${moment}-${this.name.toLowerCase()}.png`), fullPage: true })
+    await this.page.evaluate(() => { window.scrollTo(0, 0) })
+    await this.page.screenshot({ path: path.join(pictures, `${moment}-${this.name.toLowerCase()}.png`) })
   }
 
   online () { return this.page.evaluate(() => document.querySelector('#online')?.textContent) }

@@ -5,7 +5,7 @@ import type { Adapter, Storage, Store } from './adapter.js'
 import { broadcastChannel } from './adapter/tabs.js'
 import { Driver, type Opened } from './driver.js'
 import type { PresenceValue } from './engine/entries.js'
-import { DocumentReplica, rehearse } from './engine/replica.js'
+import { DocumentReplica } from './engine/replica.js'
 import { encodePresence, Presence, type PresenceParser } from './presence.js'
 import { INITIAL, type PeerEvent, type Status } from './status.js'
 
@@ -131,7 +131,6 @@ export class Peer<P = unknown> {
     if (trouble !== undefined) this.tellLater({ type: 'memoryOnly', why: trouble })
     this.followDocument(doc)
     this.driver.open({ ...read, storage: storage === undefined ? 'none' : read.store === undefined ? 'memory' : 'kept' })
-    setTimeout(() => { rehearse(() => new LoroDoc()) })
   }
 
   /** What is stored. A disk that cannot be used is done without. */

@@ -261,8 +261,10 @@ function refuse (what: string, error: unknown): void {
 }
 
 // This build of Loro waits for its bytes, and takes them from what is kept of the page.
-const { default: startLoro } = loro as unknown as { default: (from: { module_or_path: string }) => Promise<unknown> }
-const starting = startLoro({ module_or_path: 'loro_wasm_bg.wasm' })
+const { default: startLoro } = loro as unknown as { default: (from: { module_or_path: WebAssembly.Module }) => Promise<unknown> }
+// Not compiled as they come: that is done in pieces, between which nothing else on the page has its turn.
+const starting = fetch('loro_wasm_bg.wasm').then(async answer => await answer.arrayBuffer())
+  .then(async bytes => await startLoro({ module_or_path: await WebAssembly.compile(bytes) }))
 starting.catch((error: unknown) => { refuse('The page could not be loaded', error) })
 
 const address = readAddress(location.hash)

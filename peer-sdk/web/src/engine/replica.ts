@@ -1,7 +1,7 @@
 // The application's document, as the engine uses it.
 
 import { decodeImportBlobMeta, type LoroDoc, type PeerID, type VersionVector } from 'loro-crdt'
-import { missing, type Span, type Version } from './version.js'
+import type { Span, Version } from './version.js'
 
 /** What an import did. */
 export interface Imported {
@@ -63,21 +63,6 @@ export class DocumentReplica implements Replica {
     }
     return this.last.update
   }
-}
-
-/**
- * Brings one small update from one document to another and forgets both. WebAssembly is compiled as it is first run, which
- * takes some hundredths of a second: better now than when somebody's update is there.
- */
-export function rehearse (make: () => LoroDoc): void {
-  const [from, to] = [make(), make()]
-  from.getText('t').insert(0, ' ')
-  to.subscribe(() => {})
-  const [ana, ben] = [new DocumentReplica(from), new DocumentReplica(to)]
-  ana.refresh()
-  ben.import(ana.spans(missing(ana.version, ben.version)))
-  from.free()
-  to.free()
 }
 
 function versionOf (vector: VersionVector): Version {
