@@ -2,7 +2,7 @@
 #![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[allow(unreachable_pub, reason = "other test files use it too")]
+#[allow(dead_code, unreachable_pub, reason = "other test files use it too")]
 #[path = "support/node.rs"]
 mod node;
 mod peers;

@@ -1,6 +1,7 @@
-//! Against simple-peer, which is what y-webrtc uses, over libwebrtc in Node.
+//! Against simple-peer, which is what y-webrtc uses, over libwebrtc in Node, and in Chromium.
 //!
-//! The packages are those of `e2e/`: `npm ci` there first.
+//! The packages are those of `e2e/`: `npm ci` there first. Chromium gives out names in place of its addresses
+//! (`….local`), which are looked up by multicast, so the machine has to have a network beside loopback.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "webrtc")]
 
@@ -12,22 +13,51 @@ use serde_json::{Value, json};
 use support::End;
 use support::node::Node;
 
+/// Where the simple-peer runs.
+#[derive(Clone, Copy)]
+enum Over {
+    Wrtc,
+    Chromium,
+}
+
+impl Over {
+    fn script(self) -> &'static str {
+        match self {
+            Self::Wrtc => "simple_peer.mjs",
+            Self::Chromium => "simple_peer_in_chromium.mjs",
+        }
+    }
+}
+
 /// A connection of ours, and a simple-peer that is connected to it.
 struct Pair {
     end: End,
     node: Node,
     largest: usize,
+    /// What the other side has said of its addresses.
+    candidates: Vec<String>,
+    /// The other side is not told of our addresses.
+    is_hidden: bool,
 }
 
 impl Pair {
     /// Our side in `role`.
-    async fn connect(role: Role) -> Self {
+    async fn connect(over: Over, role: Role) -> Self {
+        Self::start(over, role).await.connected().await
+    }
+
+    async fn start(over: Over, role: Role) -> Self {
         let theirs = if role == Role::Initiator { "answerer" } else { "initiator" };
-        let mut pair = Self {
-            end: End::start(role, Settings::default()),
-            node: Node::start("simple_peer.mjs", &[theirs, LABEL]).await,
-            largest: 0,
-        };
+        let mut node = Node::start(over.script(), &[theirs, LABEL]).await;
+        let ready =
+            tokio::time::timeout(support::PATIENCE * 2, node.line()).await.expect("it starts in time");
+        assert_eq!(ready, json!({"event": "ready"}));
+        let end = End::start(role, Settings::default());
+        Self { end, node, largest: 0, candidates: Vec::new(), is_hidden: false }
+    }
+
+    async fn connected(mut self) -> Self {
+        let pair = &mut self;
         let (mut is_open, mut is_connected) = (false, false);
         while !(is_open && is_connected) {
             match pair.step().await {
@@ -42,7 +72,7 @@ impl Pair {
                 _ => {}
             }
         }
-        pair
+        self
     }
 
     /// The next thing on either side. Signals are carried.
@@ -56,9 +86,16 @@ impl Pair {
         let step = tokio::time::timeout(support::PATIENCE, next).await.expect("something in time");
         match &step {
             Step::Ours(Event::Signal(signal)) => {
-                self.node.tell(json!({"do": "signal", "signal": signal})).await;
+                if let Some(signal) =
+                    if self.is_hidden { without_addresses(signal) } else { Some(signal.clone()) }
+                {
+                    self.node.tell(json!({"do": "signal", "signal": signal})).await;
+                }
             }
             Step::Theirs(said) if said["signal"].is_object() => {
+                if let Some(candidate) = said["signal"]["candidate"]["candidate"].as_str() {
+                    self.candidates.push(candidate.to_owned());
+                }
                 self.end.connection.signal(&said["signal"]).unwrap();
             }
             _ => {}
@@ -104,23 +141,31 @@ impl Pair {
     }
 }
 
+/// A signal that tells nothing of where we are; `None` if nothing is left of it.
+fn without_addresses(signal: &Value) -> Option<Value> {
+    let sdp = signal["sdp"].as_str()?;
+    let lines = sdp.split_inclusive("\r\n").filter(|line| !line.starts_with("a=candidate"));
+    Some(json!({"type": signal["type"], "sdp": lines.collect::<String>()}))
+}
+
 #[derive(Debug)]
 enum Step {
     Ours(Event),
     Theirs(Value),
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn both_directions_of_initiation_connect_and_talk() {
+async fn both_directions_connect(over: Over) {
     for role in [Role::Initiator, Role::Answerer] {
-        Pair::connect(role).await.talk().await;
+        let mut pair = Pair::connect(over, role).await;
+        pair.talk().await;
+        assert!(!pair.candidates.is_empty(), "it trickles");
+        pair.node.end().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn messages_of_256_kib_go_both_ways() {
+async fn large_messages_go_both_ways(over: Over) {
     for role in [Role::Initiator, Role::Answerer] {
-        let mut pair = Pair::connect(role).await;
+        let mut pair = Pair::connect(over, role).await;
         assert_eq!(pair.largest, MAX_MESSAGE);
         for (fill, size) in [(1, 65_536), (2, MAX_MESSAGE)] {
             pair.send(fill, size).await;
@@ -129,13 +174,13 @@ async fn messages_of_256_kib_go_both_ways() {
         }
         let too_large = pair.end.connection.send(Bytes::from(vec![0; MAX_MESSAGE + 1]));
         assert!(matches!(too_large, Err(SendError::TooLarge { .. })));
+        pair.node.end().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn either_side_negotiates_again() {
+async fn either_side_negotiates(over: Over) {
     for role in [Role::Initiator, Role::Answerer] {
-        let mut pair = Pair::connect(role).await;
+        let mut pair = Pair::connect(over, role).await;
         pair.node.tell(json!({"do": "negotiate"})).await;
         let answered =
             |event: &Event| matches!(event, Event::Signal(signal) if signal["type"] != "candidate");
@@ -152,13 +197,13 @@ async fn either_side_negotiates_again() {
             pair.ours(answered).await;
         }
         pair.talk().await;
+        pair.node.end().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn either_side_restarts_ice() {
+async fn either_side_restarts(over: Over) {
     for role in [Role::Initiator, Role::Answerer] {
-        let mut pair = Pair::connect(role).await;
+        let mut pair = Pair::connect(over, role).await;
         pair.end.connection.restart_ice(None).unwrap();
         pair.theirs(|said| said["signal"]["type"] == "answer").await;
         pair.talk().await;
@@ -167,22 +212,58 @@ async fn either_side_restarts_ice() {
         let answered = |event: &Event| matches!(event, Event::Signal(signal) if signal["type"] == "answer");
         pair.ours(answered).await;
         pair.talk().await;
+        pair.node.end().await;
     }
+}
+
+async fn our_close_is_a_close_there(over: Over) {
+    for role in [Role::Initiator, Role::Answerer] {
+        let mut pair = Pair::connect(over, role).await;
+        pair.end.connection.close();
+        // An error would end the test.
+        pair.theirs(|said| said["event"] == "close").await;
+        pair.node.end().await;
+    }
+}
+
+async fn their_close_is_a_close_here(over: Over) {
+    for role in [Role::Initiator, Role::Answerer] {
+        let mut pair = Pair::connect(over, role).await;
+        pair.node.tell(json!({"do": "destroy"})).await;
+        let closed = pair.ours(|event| matches!(event, Event::Closed { .. })).await;
+        assert_eq!(closed, Event::Closed { reason: CloseReason::Remote });
+        pair.node.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_directions_of_initiation_connect_and_talk() {
+    both_directions_connect(Over::Wrtc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_256_kib_go_both_ways() {
+    large_messages_go_both_ways(Over::Wrtc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_side_negotiates_again() {
+    either_side_negotiates(Over::Wrtc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_side_restarts_ice() {
+    either_side_restarts(Over::Wrtc).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn our_close_is_a_close_there_and_no_error() {
-    for role in [Role::Initiator, Role::Answerer] {
-        let mut pair = Pair::connect(role).await;
-        pair.end.connection.close();
-        // An error would end the test.
-        pair.theirs(|said| said["event"] == "close").await;
-    }
+    our_close_is_a_close_there(Over::Wrtc).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_handle_is_a_close_there_and_no_error() {
-    let Pair { end, mut node, .. } = Pair::connect(Role::Initiator).await;
+    let Pair { end, mut node, .. } = Pair::connect(Over::Wrtc, Role::Initiator).await;
     drop(end);
     loop {
         let said = tokio::time::timeout(support::PATIENCE, node.line()).await.expect("a close in time");
@@ -194,18 +275,57 @@ async fn a_dropped_handle_is_a_close_there_and_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn their_close_is_a_close_here() {
+async fn their_close_is_a_close() {
+    their_close_is_a_close_here(Over::Wrtc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_connects_in_both_directions_of_initiation() {
+    both_directions_connect(Over::Chromium).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_takes_and_sends_messages_of_256_kib() {
+    large_messages_go_both_ways(Over::Chromium).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_negotiates_again_from_either_side() {
+    either_side_negotiates(Over::Chromium).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_restarts_ice_from_either_side() {
+    either_side_restarts(Over::Chromium).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_sees_our_close_as_a_close_and_we_see_its() {
+    our_close_is_a_close_there(Over::Chromium).await;
+    their_close_is_a_close_here(Over::Chromium).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_is_found_by_the_name_that_it_gives_for_its_address() {
     for role in [Role::Initiator, Role::Answerer] {
-        let mut pair = Pair::connect(role).await;
-        pair.node.tell(json!({"do": "destroy"})).await;
-        let closed = pair.ours(|event| matches!(event, Event::Closed { .. })).await;
-        assert_eq!(closed, Event::Closed { reason: CloseReason::Remote });
+        let pair = Pair::start(Over::Chromium, role).await;
+        // It cannot reach us by itself.
+        let mut pair = Pair { is_hidden: true, ..pair }.connected().await;
+        pair.talk().await;
+        assert!(!pair.candidates.is_empty());
+        for candidate in &pair.candidates {
+            assert!(
+                candidate.split(' ').nth(4).is_some_and(|address| address.ends_with(".local")),
+                "{candidate}"
+            );
+        }
+        pair.node.end().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_peer_is_interrupted_and_then_lost() {
-    let mut pair = Pair::connect(Role::Initiator).await;
+    let mut pair = Pair::connect(Over::Wrtc, Role::Initiator).await;
     pair.node.tell(json!({"do": "vanish"})).await;
     let end = &mut pair.end;
     end.until(|event| *event == Event::Interrupted).await;

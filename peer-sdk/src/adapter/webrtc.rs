@@ -18,6 +18,7 @@ mod outbox;
 mod owner;
 mod pace;
 mod signal;
+mod silence;
 mod way;
 
 use std::net::SocketAddr;

@@ -2,6 +2,9 @@
 
 use signaling_server::config::{AccessMode, Secret};
 use support::coturn::{Coturn, SECRET};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use peer_sdk::StartError;
 
@@ -99,4 +102,68 @@ async fn a_signaling_server_that_refuses_us_is_named_with_the_status() {
 async fn an_address_that_cannot_be_used_is_refused_at_the_start() {
     let started = named("ana").webrtc(rtc(&["http://here"])).start().await;
     assert!(matches!(started.unwrap_err(), StartError::BadSignaling(_)));
+}
+
+/// Where to ask for ICE servers, and how often that was done. Its answers are not to be kept.
+async fn counting_source() -> (String, watch::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/ice", listener.local_addr().unwrap());
+    let (asked, times) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let body = r#"{"iceServers":[{"urls":"stun:127.0.0.1:9"}],"ttl":0}"#;
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+            asked.send_modify(|times| *times += 1);
+        }
+    });
+    (url, times)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ice_servers_are_asked_for_before_each_connection() {
+    let server = Relay::start().await;
+    let (url, asked) = counting_source().await;
+    let ana = named("ana").webrtc(rtc(&[&server.url()]).ice_from(&url)).start().await.unwrap();
+    let mut before = 0;
+    let mut others = Vec::new();
+    for name in ["ben", "cem"] {
+        assert_eq!(*asked.borrow(), before, "nobody to connect to, nothing to ask for");
+        others.push(peer(name, &server.url()).await.1);
+        until_online(&ana, others.len()).await;
+        let up =
+            ana.wait_until(|status| status.links.iter().filter(|link| link.joined).count() == others.len());
+        assert!(within("the channel", up).await);
+        let times = *asked.borrow();
+        assert!(times > before, "{name} was connected to with what was known before");
+        before = times;
+    }
+    ana.close().await;
+    for other in others {
+        other.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ice_servers_are_asked_for_again_when_a_peer_goes_quiet() {
+    let server = Relay::start().await;
+    let (url, mut asked) = counting_source().await;
+    let ana = named("ana").webrtc(rtc(&[&server.url()]).ice_from(&url)).start().await.unwrap();
+    // Of this runtime nothing is left when it ends, not even a goodbye.
+    let elsewhere = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let signal = server.url();
+    let ben = elsewhere.spawn(async move { peer("ben", &signal).await.1 });
+    let _ben = ben.await.unwrap();
+    until_online(&ana, 1).await;
+    let joined = ana.wait_until(|status| status.links.iter().any(|link| link.joined));
+    assert!(within("the channel", joined).await);
+    asked.mark_unchanged();
+    let begun = Instant::now();
+    elsewhere.shutdown_background();
+    within("the question", asked.changed()).await.unwrap();
+    // Sooner than the connection is given up, and so for the one that there is.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    ana.close().await;
 }

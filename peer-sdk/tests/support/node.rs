@@ -2,14 +2,18 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+/// How long one may take to end.
+const ENDING: Duration = Duration::from_secs(30);
+
 /// A script of `tests/node`. Killed when dropped.
 pub struct Node {
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
 }
@@ -30,7 +34,7 @@ impl Node {
             .spawn()
             .expect("node runs");
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { input: child.stdin.take().unwrap(), output, _child: child }
+        Self { input: child.stdin.take().unwrap(), output, child }
     }
 
     /// Tells it something.
@@ -38,6 +42,13 @@ impl Node {
         // A process that is gone is seen by what it no longer says.
         let _ = self.input.write_all(format!("{line}\n").as_bytes()).await;
         let _ = self.input.flush().await;
+    }
+
+    /// Lets it end by itself, so that what it has started ends too.
+    pub async fn end(mut self) {
+        drop(self.input);
+        let ended = tokio::time::timeout(ENDING, self.child.wait());
+        assert!(ended.await.expect("it ends in time").unwrap().success());
     }
 
     /// What it says next; never, once it is gone. Can be cancelled.

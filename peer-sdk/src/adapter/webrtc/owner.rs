@@ -17,6 +17,7 @@ use super::channel::{self, Stage};
 use super::negotiation::{Negotiation, Offer};
 use super::outbox::Outbox;
 use super::pace::Pace;
+use super::silence::Silence;
 use super::way::{self, Way};
 use super::{CloseReason, Command, Event, LABEL, MAX_MESSAGE, Role, Settings};
 use crate::adapter::ice::{IceServer, Usable};
@@ -28,15 +29,10 @@ const LOOK: Duration = Duration::from_secs(3);
 const FLUSH: Duration = Duration::from_secs(4);
 
 /// How long the other side may take to say that it has closed the channel too.
-const GOODBYE: Duration = Duration::from_millis(300);
+const GOODBYE: Duration = Duration::from_millis(1500);
 
-/// How long after the initiator the other side restarts ICE, if the initiator has not.
-const SECOND_TRY: Duration = Duration::from_secs(2);
-
-/// How long until ICE is restarted once more, while nothing comes: if the last time was not answered, since it may not
-/// have arrived, and if it was.
-const UNANSWERED: Duration = Duration::from_millis(2500);
-const FRUITLESS: Duration = Duration::from_millis(5500);
+/// How long what we answer to that may take to be sent.
+const ANSWERED: Duration = Duration::from_millis(50);
 
 /// How much of a stranger's label is shown, in characters.
 const SHOWN: usize = 64;
@@ -145,8 +141,8 @@ struct Owner {
     writer: JoinSet<()>,
     stage: (watch::Sender<Stage>, watch::Receiver<Stage>),
     largest: watch::Sender<usize>,
-    /// Since when nothing came, and when ICE was last restarted for it.
-    interrupted: Option<(Instant, Option<Instant>)>,
+    /// While nothing comes.
+    interrupted: Option<Silence>,
     way: Option<Way>,
 }
 
@@ -198,7 +194,7 @@ impl Owner {
                 return CloseReason::Local;
             }
             let at = *stage.borrow();
-            let lost = self.interrupted.map(|(since, _)| since + self.settings.lost_after);
+            let lost = self.interrupted.as_ref().map(|silence| silence.since + self.settings.lost_after);
             let ended = tokio::select! {
                 () = self.link.stop.cancelled() => Some(CloseReason::Local),
                 () = self.link.close.cancelled() => Some(self.flush().await),
@@ -296,7 +292,7 @@ impl Owner {
             State::Failed => Some(self.ended()),
             State::Closed => Some(CloseReason::Remote),
             State::Disconnected if self.interrupted.is_none() => {
-                self.interrupted = Some((Instant::now(), None));
+                self.interrupted = Some(Silence::new(Instant::now()));
                 if self.link.tell(Event::Interrupted).await.is_err() {
                     return Some(CloseReason::Local);
                 }
@@ -310,20 +306,13 @@ impl Owner {
         }
     }
 
-    /// Looks for another way, the initiator at once and the other side a little later, so that not both do, and both again
-    /// and again.
+    /// Looks for another way if it is time to.
     async fn recover(&mut self) {
-        let Some((since, last)) = self.interrupted else { return };
-        let due = match (last, self.role) {
-            (Some(last), _) => last + if self.negotiation.is_answered() { FRUITLESS } else { UNANSWERED },
-            (None, Role::Initiator) => since,
-            (None, Role::Answerer) => since + SECOND_TRY,
-        };
-        let now = Instant::now();
-        if now < due {
+        let (role, is_answered) = (self.role, self.negotiation.is_answered());
+        let Some(silence) = &mut self.interrupted else { return };
+        if !silence.tries(Instant::now(), role, is_answered) {
             return;
         }
-        self.interrupted = Some((since, Some(now)));
         if let Err(error) = self.negotiation.restart().await {
             tracing::debug!(%error, "ICE could not be restarted");
         }
@@ -401,7 +390,11 @@ impl Owner {
             self.link.pace.kick();
             let closed = async {
                 channel.close().await.ok()?;
-                stage.wait_for(|stage| *stage == Stage::Ended).await.ok().map(|_| ())
+                stage.wait_for(|stage| *stage == Stage::Ended).await.ok()?;
+                // Chromium takes what comes before our answer for an error.
+                self.link.pace.kick();
+                tokio::time::sleep(ANSWERED).await;
+                Some(())
             };
             let _ = tokio::time::timeout(GOODBYE, closed).await;
         }
