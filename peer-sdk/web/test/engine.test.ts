@@ -258,6 +258,26 @@ describe('presence', () => {
     expect([...seen]).toEqual(['ben,cem'])
   })
 
+  it('keeps who hides the page for ten minutes, by way of whom it is shown to: browsers wake hidden pages once a minute', () => {
+    const world = new World(5)
+    const [ana, ben, cem] = [world.node('ana'), world.node('ben'), world.node('cem')]
+    for (const node of [ana, ben, cem]) node.show({ user: node.name, state: null })
+    world.join(ana, ben)
+    world.join(ana, cem)
+    world.run(1000)
+    ben.isHidden = cem.isHidden = true
+    const seen = new Set<string>()
+    for (let second = 0; second < 600; second++) {
+      world.run(1000)
+      seen.add(ana.sees().join())
+    }
+    expect([...seen]).toEqual(['ben,cem'])
+    ben.isHidden = cem.isHidden = false
+    world.kill(cem)
+    world.run(5000)
+    expect(ana.sees()).toEqual(['ben'])
+  })
+
   it('brings one back who was declared gone by mistake', () => {
     const world = new World(4)
     const [ana, ben] = [world.node('ana'), world.node('ben')]

@@ -38,7 +38,8 @@ class Actor {
     this.doc.setPeerId(US)
     const uplinks = Array.from({ length: script.uplinks ?? 0 }, () => new Uint8Array())
     const config = { room: roomId, session: 'ana', seed: 1n, wall: 1_800_000_000_000, uplinks, channels: script.channels ?? 0 }
-    this.engine = new Engine(0, config, new DocumentReplica(this.doc), { version: new Map(), entries: 0, bytes: 0 })
+    this.engine = new Engine(0, config)
+    this.engine.load(new DocumentReplica(this.doc), { version: new Map(), entries: 0, bytes: 0 })
   }
 
   /** One step: what is said to it, in this order. */

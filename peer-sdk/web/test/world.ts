@@ -8,6 +8,7 @@ import type { EngineEvent, Input, LinkId, Output } from '../src/engine/vocabular
 
 const FRAME = 262_144
 const STORE = 3
+const MINUTE = 60_000
 
 interface Event { at: number, order: number, act: () => void }
 interface End { node: Node, link: LinkId }
@@ -23,6 +24,8 @@ export class Node {
   engine: Engine
   signaling = true
   diskWorks = true
+  /** A page that has been hidden for some minutes: its timers fire at full minutes. What comes from a network comes at once. */
+  isHidden = false
   private due: number | undefined
 
   constructor (readonly world: World, readonly name: string, channels = 0) {
@@ -37,7 +40,7 @@ export class Node {
     for (let output = this.engine.poll(); output !== undefined; output = this.engine.poll()) this.perform(output)
     const deadline = this.engine.deadline()
     if (deadline === undefined || (this.due !== undefined && this.due <= deadline && this.due > this.world.now)) return
-    this.due = Math.max(deadline, this.world.now)
+    this.due = Math.max(this.isHidden ? Math.ceil(deadline / MINUTE) * MINUTE : deadline, this.world.now)
     const { due } = this
     this.world.at(due, () => {
       if (this.due !== due) return
