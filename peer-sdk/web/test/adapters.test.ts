@@ -6,6 +6,7 @@ import { UrlError, indexedDB, webrtc, websocket } from '../src/index'
 import { open, parse, publish, publishedOn } from '../src/adapter/webrtc/envelope'
 import { IceSource, parseIce } from '../src/adapter/webrtc/ice'
 import { deriveCipher } from '../src/adapter/webrtc/seal'
+import { Server } from '../src/adapter/webrtc/signaling'
 import { MAX_SDP, fingerprintOf, kindOf, maxMessageSize, parseSignal } from '../src/adapter/webrtc/signal'
 
 beforeEach(() => { globalThis.indexedDB = new IDBFactory() })
@@ -114,6 +115,27 @@ describe('signaling', () => {
     for (const junk of [null, 7, [], {}, { type: 'offer' }, { type: 'rollback', sdp }, { type: 'offer', sdp: sdp + 'a=x\r\n'.repeat(MAX_SDP) }, { type: 'offer', sdp: `${sdp}m=video 9 RTP 96\r\n` }, { candidate: 7 }, { candidate: { candidate: '' } }, { candidate: { candidate: 'x'.repeat(513) } }, { renegotiate: 'yes' }]) {
       expect(parseSignal(junk)).toBeUndefined()
     }
+  })
+})
+
+describe('a signaling server', () => {
+  it('is dialled every few seconds for the first minute of a line that is dead, and then seldom', () => {
+    vi.useFakeTimers()
+    const dialled: number[] = []
+    vi.stubGlobal('WebSocket', class {
+      constructor () { dialled.push(performance.now()) }
+      close (): void {}
+    })
+    const started = performance.now()
+    const server = new Server(new URL('wss://signal.example'), 'room', { up: () => {}, heard: () => {}, changed: () => {} })
+    vi.advanceTimersByTime(600_000)
+    server.close()
+    const at = dialled.map(time => time - started)
+    const gaps = at.slice(1).map((time, n) => time - (at[n] ?? 0))
+    expect(Math.max(...gaps.filter((_, n) => (at[n + 1] ?? 0) < 60_000))).toBeLessThanOrEqual(6_000)
+    expect(at.filter(time => time < 60_000).length).toBeGreaterThan(15)
+    expect(at.filter(time => time > 300_000).length).toBeLessThan(60)
+    vi.useRealTimers()
   })
 })
 
