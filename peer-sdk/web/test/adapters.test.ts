@@ -6,6 +6,7 @@ import { UrlError, indexedDB, webrtc, websocket } from '../src/index'
 import { open, parse, publish, publishedOn } from '../src/adapter/webrtc/envelope'
 import { IceSource, parseIce } from '../src/adapter/webrtc/ice'
 import { deriveCipher } from '../src/adapter/webrtc/seal'
+import { Negotiation } from '../src/adapter/webrtc/negotiation'
 import { Server } from '../src/adapter/webrtc/signaling'
 import { MAX_SDP, fingerprintOf, kindOf, maxMessageSize, parseSignal } from '../src/adapter/webrtc/signal'
 
@@ -136,6 +137,24 @@ describe('a signaling server', () => {
     expect(at.filter(time => time < 60_000).length).toBeGreaterThan(15)
     expect(at.filter(time => time > 300_000).length).toBeLessThan(60)
     vi.useRealTimers()
+  })
+})
+
+describe('a negotiation', () => {
+  it('says its offer again to who offers too: on a line that was dead only the later one has arrived', async () => {
+    const sdp = 'v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 00:01\r\n'
+    const pc = {
+      signalingState: 'stable', localDescription: null as { sdp: string } | null, remoteDescription: { sdp },
+      createOffer: async () => ({ type: 'offer', sdp: 'ours' }),
+      setLocalDescription: async (description: { sdp: string }) => { Object.assign(pc, { signalingState: 'have-local-offer', localDescription: description }) },
+      setRemoteDescription: async () => { throw new Error('the offer of the other side was taken') }
+    }
+    const said: object[] = []
+    const negotiation = new Negotiation(pc as unknown as RTCPeerConnection, true, signal => said.push(signal))
+    negotiation.offer(true)
+    negotiation.hear({ type: 'offer', sdp })
+    await vi.waitFor(() => { expect(said).toEqual([{ type: 'offer', sdp: 'ours' }, { type: 'offer', sdp: 'ours' }]) })
+    negotiation.stop()
   })
 })
 

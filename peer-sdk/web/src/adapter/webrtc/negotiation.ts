@@ -71,8 +71,8 @@ export class Negotiation {
   private async hearOffer (sdp: string): Promise<void> {
     const { pc } = this
     if (this.isStrange(sdp)) return
-    // Both have offered: the initiator's offer stands, and the other one is taken back.
-    if (pc.signalingState === 'have-local-offer' && this.initiator) return
+    // Both have offered: the initiator's offer stands, and the other one is taken back. Said again, for it may have been lost.
+    if (pc.signalingState === 'have-local-offer' && this.initiator) return this.say({ type: 'offer', sdp: pc.localDescription?.sdp ?? '' })
     await pc.setRemoteDescription({ type: 'offer', sdp })
     await pc.setLocalDescription()
     this.say({ type: 'answer', sdp: pc.localDescription?.sdp ?? '' })
