@@ -62,7 +62,7 @@ fn every_scenario_says_at_the_start_when_this_process_may_not_open_enough_files(
         "signaling --stall",
         "relay",
         "relay --join=1KB",
-        "capacity -- reviewers",
+        "capacity --from=100 -- reviewers",
     ] {
         // Nobody listens there: what is said of files comes before any connection.
         let line =

@@ -105,9 +105,12 @@ fn ctrl_c_ends_a_run_early_with_a_report_and_a_clean_screen() {
 
 #[test]
 fn the_second_ctrl_c_does_not_wait_for_the_report() {
-    let mut terminal = Terminal::run(80, in_memory(), &SHORT.replace("3s", "1h"));
-    assert!(terminal.shows("1 of 3,"), "{}", terminal.last());
+    // The report waits for those who are away.
+    let flags = format!("{} --lose-every 200ms --away 1h", SHORT.replace("3s", "1h"));
+    let mut terminal = Terminal::run(60, in_memory(), &flags);
+    assert!(terminal.shows("1 of 3,600 s"), "{}", terminal.last());
     terminal.press(3);
+    assert!(terminal.shows("ended early: the report comes"), "{}", terminal.last());
     terminal.press(3);
     assert_eq!(terminal.end(), Some(130), "{}", terminal.last());
 }
