@@ -1,6 +1,11 @@
 // What the peers of the review page cost each other: at rest, and while a long document is under way.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import path from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
+import { whyNot } from './nat/lab.mjs'
 import { promised } from './promise.mjs'
 import { relay } from './relay/peers.mjs'
 import { fragment, launch, Reviewer, site } from './review/pages.mjs'
@@ -85,6 +90,19 @@ describe('reviewers over data channels alone', { timeout: 300_000 }, () => {
     t.diagnostic(`edits meanwhile: p50 ${delays[30]} ms, p95 ${delays[57]} ms, longest ${delays[59]} ms`)
     promised(t, 'p95', delays[57], 250)
     await Promise.all([ana, ben, cem].map(reviewer => reviewer.leave()))
+  })
+})
+
+describe('the comparison with y-webrtc', { skip: whyNot(), timeout: 120_000 }, () => {
+  it('prints a table, and fails when a promise of it is broken', async t => {
+    const script = path.join(import.meta.dirname, 'review/compare/compare.mjs')
+    const child = spawn(process.execPath, [script, '--runs', '1', '--only', 'cone'], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const [said, [code]] = await Promise.all([text(child.stdout), once(child, 'exit')])
+    const row = /^\| First sync: ordinary NATs, STUN \| (\d+) ms \| (\d+) ms \| no slower \|$/m.exec(said)
+    assert.ok(row, said)
+    t.diagnostic(`ours ${row[1]} ms, y-webrtc ${row[2]} ms`)
+    // What is equal when rounded may not be equal.
+    if (row[1] !== row[2]) assert.equal(code, Number(row[1]) > Number(row[2]) ? 1 : 0)
   })
 })
 

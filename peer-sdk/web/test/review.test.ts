@@ -1,8 +1,9 @@
 import { LoroDoc } from 'loro-crdt'
 import { describe, expect, it } from 'vitest'
 import { isLocal, readAddress, shareable, writeAddress } from '../examples/review/address'
+import { type LinkState, Peer } from '../src/index'
 import { annotate, readPlan, reply, resolve, takeBack, writeSample } from '../examples/review/plan'
-import { agoWords, hueOf, initials } from '../examples/review/words'
+import { agoWords, hubLine, hueOf, initials } from '../examples/review/words'
 
 describe('a plan', () => {
   it('is read as it was written', () => {
@@ -50,5 +51,14 @@ describe('words', () => {
     expect([initials('Ana Ruiz'), initials(''), initials('  é '), initials('👩‍🚀 x')].map(text => text.length > 0)).toEqual([true, true, true, true])
     for (const at of [NaN, -1e20, 1e20, 0]) expect(agoWords(at, Date.now())).toBeTypeOf('string')
     expect(hueOf('x')).toBeLessThan(360)
+  })
+
+  it('say what may keep a page from elsewhere from a hub on this computer', () => {
+    const hub = (name: string, isFromElsewhere: boolean): string => {
+      const link: LinkState = { link: 'uplink 0', name, session: undefined, up: false, joined: false, holdsAll: false, unacknowledged: 0, mayWrite: true, path: undefined, roundTrip: undefined, trouble: 'cannot be reached' }
+      return hubLine({ ...new Peer({ room: 'words', tabs: false }).status, links: [link] }, 1, isFromElsewhere).says
+    }
+    expect(hub('ws://127.0.0.1:7450/', true)).toContain('let the browser reach it')
+    expect([hub('ws://127.0.0.1:7450/', false), hub('wss://relay.example/', true)].join()).not.toContain('let the browser')
   })
 })

@@ -1,7 +1,7 @@
 // The review page: one peer, one plan, and whoever looks at it.
 import * as loro from 'loro-crdt/web'
 import { indexedDB, Peer, webrtc, websocket, type Adapter, type PeerEvent } from '../../src/index'
-import { type Address, readAddress, shareable, writeAddress } from './address'
+import { type Address, isLocal, readAddress, shareable, writeAddress } from './address'
 import { h, pour } from './dom'
 import { annotate, readPlan, reply, resolve, takeBack, writeSample, type Plan } from './plan'
 import { type Doings, type Known, nameOf, type Shown, view } from './view'
@@ -146,6 +146,7 @@ class Review {
       hubs: this.address.hubs.length,
       servers: this.address.signaling.length,
       hasWebRtc: typeof RTCPeerConnection !== 'undefined',
+      isFromElsewhere: !isLocal(location.href),
       hasPlan: this.doc.getMap('plan').get('steps') !== undefined,
       now: Date.now()
     }

@@ -25,6 +25,8 @@ export interface Known {
   hubs: number
   servers: number
   hasWebRtc: boolean
+  /** The page came from another computer. */
+  isFromElsewhere: boolean
   hasPlan: boolean
   /** Where something is being written: `step:s1`, `reply:…`, or nowhere. */
   writing: string | undefined
@@ -202,8 +204,8 @@ const drawings: Record<string, string> = {
   'Other reviewers': 'M6 8a2.5 2.5 0 1 0 0-.01M18 8a2.5 2.5 0 1 0 0-.01M12 19a2.5 2.5 0 1 0 0-.01M8.5 8h7M7.3 10l3.5 5M16.7 10l-3.5 5'
 }
 
-function ways ({ status, hubs, servers, hasWebRtc }: Known): HTMLElement {
-  const lines = [hubLine(status, hubs), diskLine(status), meshLine(status, hasWebRtc, servers)]
+function ways ({ status, hubs, servers, hasWebRtc, isFromElsewhere }: Known): HTMLElement {
+  const lines = [hubLine(status, hubs, isFromElsewhere), diskLine(status), meshLine(status, hasWebRtc, servers)]
   return h('section', { class: 'panel', 'aria-labelledby': 'ways' }, h('h3', { id: 'ways' }, 'Where your notes go'),
     h('ul', { class: 'ways' }, ...lines.map(wayView)))
 }

@@ -1,11 +1,12 @@
 // What the machine knows, in words for people.
 import type { LinkState, Path, Status } from '../../src/index'
+import { isLocal } from './address'
 
 /** How one of the three ways is doing: well, waiting, or away. */
 export type Tone = 'good' | 'wait' | 'off'
 export interface Line { tone: Tone, name: string, says: string }
 
-export function hubLine (status: Status, count: number): Line {
+export function hubLine (status: Status, count: number, isFromElsewhere = false): Line {
   const name = 'Hub'
   if (count === 0) return { tone: 'off', name, says: 'This link has none. Reviewers reach each other without it.' }
   const hubs = status.links.filter(({ link }) => link.startsWith('uplink'))
@@ -13,7 +14,9 @@ export function hubLine (status: Status, count: number): Line {
   if (up === undefined) {
     const why = hubs.find(({ trouble }) => trouble !== undefined)?.trouble
     if (why === 'auth failed' || why?.startsWith('closed with 44') === true) return { tone: 'off', name, says: 'It does not accept this link any more. Ask for a new one.' }
-    return { tone: 'wait', name, says: 'Not there at the moment. Your notes are kept, and sent when it is back.' }
+    // Browsers ask before a page may reach a program on the same computer, and say nothing to the page.
+    const hint = isFromElsewhere && hubs.some(({ name = '' }) => isLocal(name)) ? ' It is on this computer: let the browser reach it, if it asks.' : ''
+    return { tone: 'wait', name, says: `Not there at the moment. Your notes are kept, and sent when it is back.${hint}` }
   }
   if (!up.mayWrite) return { tone: 'wait', name, says: 'Connected, but this link lets you read only.' }
   if (!up.holdsAll || up.unacknowledged > 0) return { tone: 'wait', name, says: 'Connected, sending what is new…' }
