@@ -72,6 +72,14 @@ struct Known {
 /// Keys that others are to be told of.
 pub(super) type Changes = BTreeSet<Arc<str>>;
 
+/// What an update told.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) changes: Changes,
+    /// Some of it is more than that somebody is still there.
+    pub(super) is_urgent: bool,
+}
+
 /// Bytes that are no presence.
 #[derive(Debug)]
 pub(super) struct Malformed;
@@ -143,22 +151,24 @@ impl Presence {
         link: LinkId,
         direct: Option<&str>,
         update: &[u8],
-    ) -> Result<Changes, Malformed> {
+    ) -> Result<News, Malformed> {
         let entries = entries::parse(update).ok_or(Malformed)?;
         // A guest shows itself alone, before it has heard of anybody.
         let alone = entries.len() == 1 && matches!(link, LinkId::Guest(_));
-        let mut changes = Changes::new();
+        let mut news = News::default();
         for entry in entries {
             let key = entry.key.clone();
+            let is_routine = self.known.get(&key).is_some_and(|known| known.is_repeated_by(&entry));
             let straight = direct == Some(&*key) || alone && !self.known.contains_key(&key);
             if self.hear(now, link, entry) {
-                changes.insert(key.clone());
+                news.is_urgent |= !is_routine;
+                news.changes.insert(key.clone());
             }
             if let Some(known) = self.known.get_mut(&key).filter(|known| known.links.contains(&link)) {
                 known.direct = if straight { Some(link) } else { known.direct };
             }
         }
-        Ok(changes)
+        Ok(news)
     }
 
     /// Whether it is news.
@@ -352,6 +362,13 @@ impl Presence {
 }
 
 impl Known {
+    /// Whether an entry says nothing but that its author is still there, when it was time to say so. Who says so sooner
+    /// has a reason.
+    fn is_repeated_by(&self, entry: &Entry) -> bool {
+        let pause = entry.stamp.saturating_sub(self.entry.stamp);
+        self.doomed.is_none() && self.entry.value == entry.value && pause >= HEARTBEAT.as_millis() as i64
+    }
+
     /// When it is over, one way or the other.
     fn ends(&self) -> Instant {
         let lifetime = if self.entry.value.is_some() { LIFETIME } else { MEMORY };
