@@ -388,6 +388,21 @@ pub(super) mod tests {
         }
     }
 
+    #[test]
+    fn that_somebody_is_still_there_can_wait_and_everything_else_cannot() {
+        let now = Instant::now();
+        let mut presence = Presence::new(now, "us", 0);
+        let mut is_urgent = |value: &str, stamp: i64| {
+            let entry = Entry { key: "ana".into(), value: Some(value.into()), stamp };
+            let update = entries::join(std::iter::once(&entry));
+            presence.receive(now, LinkId::Channel(1), None, &update).unwrap().is_urgent
+        };
+        assert!(is_urgent("a", 1_000), "somebody comes");
+        assert!(!is_urgent("a", 11_000), "it was time to say so");
+        assert!(is_urgent("a", 20_999), "who says so sooner has a reason");
+        assert!(is_urgent("b", 31_000), "it shows something else");
+    }
+
     /// The update that holds these entries of a vector.
     pub(in crate::engine) fn from_json(entries: &serde_json::Value) -> Bytes {
         let entries: Vec<_> = entries.as_array().unwrap().iter().map(entries::tests::from_json).collect();
