@@ -138,7 +138,7 @@ impl Actor {
         } else if let Some(version) = said.get("joined") {
             let permission =
                 if said.contains_key("reads only") { Permission::Read } else { Permission::Write };
-            let twice = said.get("twice").map(|authors| came_twice(authors));
+            let twice = said.get("twice").map(came_twice);
             Message::JoinOk { permission, version: encoded(version), extra: twice.unwrap_or_default() }
         } else if let Some(update) = said.get("update") {
             return sync::update(&room(), batch(), &[self.update(update)]).unwrap();
