@@ -72,6 +72,14 @@ struct Known {
 /// Keys that others are to be told of.
 pub(super) type Changes = BTreeSet<Arc<str>>;
 
+/// What an update told.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) changes: Changes,
+    /// Some of it is more than that somebody is still there.
+    pub(super) is_urgent: bool,
+}
+
 /// Bytes that are no presence.
 #[derive(Debug)]
 pub(super) struct Malformed;
@@ -143,22 +151,24 @@ impl Presence {
         link: LinkId,
         direct: Option<&str>,
         update: &[u8],
-    ) -> Result<Changes, Malformed> {
+    ) -> Result<News, Malformed> {
         let entries = entries::parse(update).ok_or(Malformed)?;
         // A guest shows itself alone, before it has heard of anybody.
         let alone = entries.len() == 1 && matches!(link, LinkId::Guest(_));
-        let mut changes = Changes::new();
+        let mut news = News::default();
         for entry in entries {
             let key = entry.key.clone();
+            let is_routine = self.known.get(&key).is_some_and(|known| known.is_repeated_by(&entry));
             let straight = direct == Some(&*key) || alone && !self.known.contains_key(&key);
             if self.hear(now, link, entry) {
-                changes.insert(key.clone());
+                news.is_urgent |= !is_routine;
+                news.changes.insert(key.clone());
             }
             if let Some(known) = self.known.get_mut(&key).filter(|known| known.links.contains(&link)) {
                 known.direct = if straight { Some(link) } else { known.direct };
             }
         }
-        Ok(changes)
+        Ok(news)
     }
 
     /// Whether it is news.
@@ -352,6 +362,13 @@ impl Presence {
 }
 
 impl Known {
+    /// Whether an entry says nothing but that its author is still there, when it was time to say so. Who says so sooner
+    /// has a reason.
+    fn is_repeated_by(&self, entry: &Entry) -> bool {
+        let pause = entry.stamp.saturating_sub(self.entry.stamp);
+        self.doomed.is_none() && self.entry.value == entry.value && pause >= HEARTBEAT.as_millis() as i64
+    }
+
     /// When it is over, one way or the other.
     fn ends(&self) -> Instant {
         let lifetime = if self.entry.value.is_some() { LIFETIME } else { MEMORY };
@@ -369,6 +386,21 @@ pub(super) mod tests {
         pub(in crate::engine) fn weight(&self) -> (usize, usize) {
             (self.known.len(), self.bytes)
         }
+    }
+
+    #[test]
+    fn that_somebody_is_still_there_can_wait_and_everything_else_cannot() {
+        let now = Instant::now();
+        let mut presence = Presence::new(now, "us", 0);
+        let mut is_urgent = |value: &str, stamp: i64| {
+            let entry = Entry { key: "ana".into(), value: Some(value.into()), stamp };
+            let update = entries::join(std::iter::once(&entry));
+            presence.receive(now, LinkId::Channel(1), None, &update).unwrap().is_urgent
+        };
+        assert!(is_urgent("a", 1_000), "somebody comes");
+        assert!(!is_urgent("a", 11_000), "it was time to say so");
+        assert!(is_urgent("a", 20_999), "who says so sooner has a reason");
+        assert!(is_urgent("b", 31_000), "it shows something else");
     }
 
     /// The update that holds these entries of a vector.

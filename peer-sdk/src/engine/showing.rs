@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 use wire::id::PeerId;
 
 use super::link::Link;
-use super::presence::{Changes, Malformed};
+use super::presence::{Changes, Malformed, News};
 use super::vocabulary::{Event, LinkId, Output};
 use super::{BEAT, Engine};
+
+/// How long it may take until others are told that somebody is still there. Over six peers it takes well under the time
+/// after which one is gone that is not heard of.
+const ROUTINE: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// The sessions that show themselves.
@@ -44,10 +48,10 @@ impl Engine {
             LinkId::Guest(_) => None,
         };
         match self.presence.receive(now, id, direct.as_deref(), update) {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => {
+            Ok(News { changes, .. }) if changes.is_empty() => {}
+            Ok(News { changes, is_urgent }) => {
                 self.outputs.push_back(Output::Event(Event::Presence));
-                self.spread(now, &changes, BEAT / 2);
+                self.spread(now, &changes, if is_urgent { BEAT / 2 } else { ROUTINE });
             }
             Err(Malformed) => {
                 self.garbage += 1;

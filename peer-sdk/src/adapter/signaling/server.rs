@@ -24,6 +24,9 @@ const FRAMES: usize = 256;
 /// Bytes that may wait for the socket before the connection is given up.
 const WRITE_BUFFER: usize = 4 * MAX_MESSAGE;
 
+/// How much is read at once. As much stays reserved as long as the connection, for what is a few messages a minute.
+const READ_BUFFER: usize = 8 << 10;
+
 /// How long one write may take.
 const WRITE: Duration = Duration::from_secs(10);
 
@@ -133,6 +136,7 @@ impl Server {
             let config = WebSocketConfig::default()
                 .max_message_size(Some(MAX_MESSAGE))
                 .max_frame_size(Some(MAX_MESSAGE))
+                .read_buffer_size(READ_BUFFER)
                 .max_write_buffer_size(WRITE_BUFFER);
             let uri = self.address.uri().clone();
             match tokio_tungstenite::client_async_with_config(uri, stream, Some(config)).await {

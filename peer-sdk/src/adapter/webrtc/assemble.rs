@@ -18,7 +18,7 @@ use webrtc::peer_connection::{
 };
 
 use super::pace::{Pace, PacedRuntime};
-use super::{MAX_MESSAGE, Mdns, Policy, Settings};
+use super::{MAX_MESSAGE, Mdns, Policy, Role, Settings};
 use crate::adapter::ice::{IceServer, Usable};
 
 /// What the crate tells that we have not come to yet. A connection with more to tell is ended.
@@ -92,10 +92,12 @@ async fn shut(connection: Arc<dyn PeerConnection>) {
 
 /// Makes a peer connection with `usable` servers.
 pub(super) async fn assemble(
+    role: Role,
     settings: &Settings,
     usable: &Usable,
     pace: &Arc<Pace>,
 ) -> Result<Assembled, Error> {
+    let settings = &Settings { keepalive: keepalive(role, settings), ..settings.clone() };
     match build(settings, usable, pace, settings.mdns).await {
         // It fails where no interface takes multicast.
         Err(error) if settings.mdns == Mdns::Resolve => {
@@ -126,6 +128,15 @@ async fn build(
         .await?;
     let connection = Owned { connection: Some(Arc::new(connection)), runtime: Handle::current() };
     Ok(Assembled { connection, happenings, overrun, driver_gone })
+}
+
+/// How often a side checks by itself: the crate has the answerer check, too, whenever the initiator does, so that checks
+/// of its own are for when those do not come.
+fn keepalive(role: Role, settings: &Settings) -> Duration {
+    match role {
+        Role::Initiator => settings.keepalive,
+        Role::Answerer => settings.keepalive.mul_f64(1.25),
+    }
 }
 
 /// The crate's configuration with these servers.

@@ -103,7 +103,7 @@ async fn live(
     {
         return (CloseReason::Local, JoinSet::new());
     }
-    let assembled = match assemble::assemble(&settings, &usable, &link.pace).await {
+    let assembled = match assemble::assemble(role, &settings, &usable, &link.pace).await {
         Ok(assembled) => assembled,
         Err(error) => return (CloseReason::Fault(error.to_string()), JoinSet::new()),
     };

@@ -21,8 +21,10 @@ use webrtc::runtime::{
     TokioRuntime, Transmit,
 };
 
-/// Turns without waiting: one to take what the last one produced, one more where a relay's packets go twice around.
+/// Turns without waiting: one to take what the last one produced, one more where a relay's packets go twice around, which
+/// those of a keepalive do not.
 const TURNS: u32 = 2;
+const TURNS_OF_KEEPALIVE: u32 = 1;
 
 /// What is asked of the system for a socket's incoming datagrams. Bursts overflow the usual 208 KiB, and the tail of a
 /// burst that is lost costs a second. The system grants what its administrator allows.
@@ -54,16 +56,16 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Something came or went.
-    pub(crate) fn nudge(&self) {
-        self.turns.store(TURNS, Ordering::Relaxed);
+    /// A keepalive came.
+    fn nudge(&self) {
+        self.turns.fetch_max(TURNS_OF_KEEPALIVE, Ordering::Relaxed);
     }
 
     /// The application sent or received something, or there is something to negotiate.
     pub(crate) fn busy(&self) {
         self.used.store(true, Ordering::Relaxed);
         self.resting.store(false, Ordering::Relaxed);
-        self.nudge();
+        self.turns.store(TURNS, Ordering::Relaxed);
     }
 
     /// There is something to do that the loop is not woken for by itself.
