@@ -72,7 +72,7 @@ function cell (figures, { as, never }) {
 /** Prints the table; whether every promise was kept. */
 function print () {
   const broken = []
-  console.log('| | this SDK | y-webrtc | |\n| --- | --- | --- | --- |')
+  console.log('| | this SDK | y-webrtc | promised |\n| --- | --- | --- | --- |')
   for (const row of rows.filter(({ scenario }) => chosen.includes(scenario))) {
     const [ours, theirs] = sdks.map(sdk => results[sdk][row.scenario][row.figure])
     const most = row.most ?? median(theirs) ?? Infinity

@@ -71,8 +71,8 @@ export class Driver {
     const { room, session } = this.config
     this.mesh = mesh.start(room, session, {
       up: () => {
-        this.sign()
         this.tell({ type: 'signalingUp' })
+        this.sign()
       },
       announced: from => { this.tell({ type: 'announced', from }) },
       signalled: (from, kind, token, data) => { this.tell({ type: 'signalled', from, kind, token, data }) },

@@ -7,11 +7,14 @@ import { open, parse, publish, publishedOn } from '../src/adapter/webrtc/envelop
 import { IceSource, parseIce } from '../src/adapter/webrtc/ice'
 import { deriveCipher } from '../src/adapter/webrtc/seal'
 import { Negotiation } from '../src/adapter/webrtc/negotiation'
+import { Pulse } from '../src/adapter/webrtc/pulse'
 import { Server } from '../src/adapter/webrtc/signaling'
 import { MAX_SDP, fingerprintOf, kindOf, maxMessageSize, parseSignal } from '../src/adapter/webrtc/signal'
 
 beforeEach(() => { globalThis.indexedDB = new IDBFactory() })
 afterEach(() => { vi.unstubAllGlobals() })
+
+const door = { open: () => {}, received: () => {}, drained: () => {}, down: () => {}, path: () => {}, quiet: () => {}, resumed: () => {}, signal: () => {} }
 
 describe('IndexedDB', () => {
   it('gives back what it was given, in order, and of this room only', async () => {
@@ -140,6 +143,34 @@ describe('a signaling server', () => {
   })
 })
 
+describe('a pulse', () => {
+  it('does not take the answer to what was sent before for one to what was sent after it', async () => {
+    vi.useFakeTimers()
+    const pair = { id: 'pair', type: 'candidate-pair', bytesReceived: 0, responsesReceived: 1, requestsReceived: 1, lastPacketReceivedTimestamp: 0, localCandidateId: 'l', remoteCandidateId: 'r', currentRoundTripTime: 0.001 }
+    const report = new Map<string, object>([['transport', { id: 'transport', type: 'transport', selectedCandidatePairId: 'pair' }], ['pair', pair]])
+    const amiss: number[] = []
+    const pulse = new Pulse({ getStats: async () => report } as unknown as RTCPeerConnection, door, { amiss: () => amiss.push(performance.now()), back: () => {} })
+    const answer = (): void => { Object.assign(pair, { bytesReceived: pair.bytesReceived + 10, lastPacketReceivedTimestamp: performance.timeOrigin + performance.now() }) }
+    pulse.start()
+    await vi.advanceTimersByTimeAsync(600)
+    pulse.busy()
+    await vi.advanceTimersByTimeAsync(50)
+    answer()
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(amiss).toEqual([])
+    pulse.busy()
+    await vi.advanceTimersByTimeAsync(20)
+    answer()
+    await vi.advanceTimersByTimeAsync(20)
+    pulse.busy()
+    const lostAt = performance.now()
+    await vi.advanceTimersByTimeAsync(2000)
+    expect(amiss.map(at => at - lostAt < 1000)).toEqual([true])
+    pulse.stop()
+    vi.useRealTimers()
+  })
+})
+
 describe('a negotiation', () => {
   it('says its offer again to who offers too: on a line that was dead only the later one has arrived', async () => {
     const sdp = 'v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 00:01\r\n'
@@ -174,7 +205,6 @@ describe('data channels', () => {
     close (): void { this.closed = true }
   }
   const ear = { up: () => {}, announced: () => {}, signalled: () => {}, password: () => {}, changed: () => {}, iceFailed: () => {} }
-  const door = { open: () => {}, received: () => {}, drained: () => {}, down: () => {}, path: () => {}, quiet: () => {}, resumed: () => {}, signal: () => {} }
   const turn = { urls: 'turn:a', username: 'u', credential: 'c' }
 
   beforeEach(() => {

@@ -258,6 +258,21 @@ describe('presence', () => {
     expect([...seen]).toEqual(['ben,cem'])
   })
 
+  it('offers anew when signaling is back: what was offered meanwhile was heard by nobody', () => {
+    for (let away = 1000; away <= 20_000; away += 500) {
+      const world = new World(away)
+      const [ana, ben] = [world.node('ana', 8), world.node('ben', 8)]
+      for (const node of [ana, ben]) world.signalingUp(node)
+      world.run(2000)
+      ben.signaling = false
+      for (const wire of world.wiresBetween(ana, ben)) world.cut(wire)
+      world.run(away)
+      world.signalingUp(ben)
+      world.run(1500)
+      expect([away, ...world.channelsOf(ana)]).toEqual([away, 'ben'])
+    }
+  })
+
   it('keeps who hides the page for ten minutes, by way of whom it is shown to: browsers wake hidden pages once a minute', () => {
     const world = new World(5)
     const [ana, ben, cem] = [world.node('ana'), world.node('ben'), world.node('cem')]

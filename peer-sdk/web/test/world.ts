@@ -219,6 +219,10 @@ export class World {
     node.tell({ type: 'signalingUp' })
   }
 
+  wiresBetween (one: Node, other: Node): Wire[] {
+    return this.wires.filter(({ a, b }) => (a.node === one && b.node === other) || (a.node === other && b.node === one))
+  }
+
   channelsOf (node: Node): string[] {
     return this.wires.flatMap(({ a, b }) => a.node === node ? [b.node.name] : b.node === node ? [a.node.name] : []).sort()
   }

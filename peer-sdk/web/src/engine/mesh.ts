@@ -31,6 +31,8 @@ const SLOWEST_CALL = 30_000
 const SPREAD = 300
 /** How often otherwise, for each ten in the room: so that two halves that grew apart hear of each other. */
 const REMINDER = 30_000
+/** The deadline of an offer that is to be made anew. */
+const UNHEARD = -Infinity
 /** Names that are remembered at most. */
 const MOST_NAMES = 4096
 
@@ -85,6 +87,12 @@ export class Mesh {
   signalingUp (now: number): void {
     if (this.most === 0) return
     this.up = true
+    // What was offered while signaling was away was offered to nobody.
+    for (const channel of this.channels.values()) if (channel.initiator && !channel.answered && !channel.open) channel.deadline = UNHEARD
+    this.goOn(now)
+  }
+
+  private goOn (now: number): void {
     this.callDelay = CALL
     this.callAt = now
     this.lookAt = now
@@ -92,7 +100,7 @@ export class Mesh {
 
   wake (now: number): void {
     for (const name of this.names.values()) name.restsUntil = undefined
-    if (this.up) this.signalingUp(now)
+    if (this.up) this.goOn(now)
   }
 
   private heard (now: number, from: string): boolean {
@@ -259,8 +267,10 @@ export class Mesh {
   keepTime (now: number, present: Set<string>, dice: Dice, out: Output[]): void {
     for (const [id, { deadline }] of [...this.channels]) {
       if (deadline === undefined || deadline > now) continue
-      out.push({ type: 'cut', link: `channel ${id}`, reason: 'timeout' })
-      this.closed(now, id, 'timeout', dice)
+      // Nobody failed to answer what nobody heard.
+      const reason = deadline === UNHEARD ? 'glare' : 'timeout'
+      out.push({ type: 'cut', link: `channel ${id}`, reason })
+      this.closed(now, id, reason, dice)
     }
     if (this.up && this.lookAt !== undefined && this.lookAt <= now) this.look(now, present, dice, out)
     if (this.up && this.callAt !== undefined && this.callAt <= now) this.call(now, present, dice, out)

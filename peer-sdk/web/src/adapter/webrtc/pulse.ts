@@ -29,7 +29,9 @@ export class Pulse {
   private received = -1
   private heardAt = 0
   private data = 0
+  /** The first of what has no answer yet, and the last of all. */
   private sentAt: number | undefined
+  private lastSentAt = -Infinity
   private isAmiss = false
   private isQuiet = false
   private roundTrip: number | undefined
@@ -43,6 +45,7 @@ export class Pulse {
 
   /** Something was sent: an answer is due. */
   busy (): void {
+    this.lastSentAt = performance.now()
     if (this.timer === undefined || this.sentAt !== undefined) return
     this.sentAt = performance.now()
     this.again(LOOK_CLOSELY)
@@ -70,8 +73,11 @@ export class Pulse {
   private feel (now: number, pair: RTCIceCandidatePairStats): void {
     const data = pair.bytesReceived ?? 0
     const received = (pair.responsesReceived ?? 0) + (pair.requestsReceived ?? 0) + data
-    // A check of the way is no answer to what was sent.
-    if (data !== this.data) this.sentAt = undefined
+    // A check of the way is no answer to what was sent, and neither is what came before it was.
+    if (data !== this.data) {
+      const answeredAt = (pair.lastPacketReceivedTimestamp ?? Infinity) - performance.timeOrigin
+      this.sentAt = this.lastSentAt > answeredAt ? this.lastSentAt : undefined
+    }
     if (received !== this.received) {
       this.heardAt = now
       const wasAmiss = this.isAmiss
