@@ -161,6 +161,12 @@ async fn a_hub_lets_in_who_has_its_token_and_comes_from_no_strange_page() {
         assert_eq!(knock(&hub.url(), &[("origin", origin)]).await, 403, "{origin:?}");
     }
     assert_eq!(knock(&hub.url(), &[("host", "evil.example")]).await, 403, "a name that leads to localhost");
+    let worded = Hub::builder().token("two words & 100 %").bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(knock(&worded.url(), &[]).await, 101);
+    let bare = format!("ws://{}/", worded.address());
+    assert_eq!(knock(&format!("{bare}?token=two%20words%20%26%20100%20%25"), &[]).await, 101);
+    assert_eq!(knock(&format!("{bare}?token=two%20words"), &[]).await, 401);
+
     let open = Hub::builder().without_token().bind("127.0.0.1:0").await.unwrap();
     assert_eq!(knock(&open.url(), &[]).await, 101);
 }

@@ -13,7 +13,8 @@ export function act (Peer, options, say) {
   peer.on('close', () => say({ event: 'close' }))
   peer.on('error', error => say({ event: 'error', code: error.code, message: error.message }))
   return {
-    signal: ({ signal }) => peer.signal(signal),
+    // What is late is not for a peer that is closed, as y-webrtc has it.
+    signal: ({ signal }) => { if (!peer.destroyed) peer.signal(signal) },
     send: ({ size, fill }) => peer.send(new Uint8Array(size).fill(fill)),
     text: ({ text }) => peer.send(text),
     echo: () => { echoes = true },

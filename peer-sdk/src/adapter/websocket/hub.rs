@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{SinkExt, StreamExt, stream};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::Rng;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
@@ -72,7 +73,7 @@ impl HubBuilder {
         self
     }
 
-    /// Wants this token instead of one that is drawn at random.
+    /// Wants this token instead of one that is drawn at random. In the address it is percent-encoded.
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
@@ -152,9 +153,10 @@ impl Hub {
     /// What to dial, with the token. A secret.
     #[must_use]
     pub fn url(&self) -> String {
-        let token =
-            self.shared.gate.token.as_ref().map_or_else(String::new, |token| format!("?token={token}"));
-        format!("ws://{}/{token}", self.local)
+        let query = self.shared.gate.token.as_ref().map_or_else(String::new, |token| {
+            format!("?token={}", utf8_percent_encode(token, NON_ALPHANUMERIC))
+        });
+        format!("ws://{}/{query}", self.local)
     }
 
     /// How many are connected.

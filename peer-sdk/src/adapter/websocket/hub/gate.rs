@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use percent_encoding::percent_decode_str;
 use tokio_tungstenite::tungstenite::handshake::server::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, StatusCode, header};
 
@@ -42,10 +43,9 @@ impl Gate {
         }
         let query = request.uri().query().unwrap_or_default();
         let shown = query.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+        let shown = percent_decode_str(shown).collect::<Vec<_>>();
         match &self.token {
-            Some(token) if !same(token.as_bytes(), shown.as_bytes()) => {
-                Err((StatusCode::UNAUTHORIZED, "wrong token"))
-            }
+            Some(token) if !same(token.as_bytes(), &shown) => Err((StatusCode::UNAUTHORIZED, "wrong token")),
             _ => Ok(()),
         }
     }
