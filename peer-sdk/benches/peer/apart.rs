@@ -58,6 +58,8 @@ async fn catch_up(ana: LoroDoc, ben: LoroDoc) -> Duration {
 /// A document with so many edits, each a commit: every other one types into a text, the rest annotates.
 fn edited(edits: u64, seed: u64) -> LoroDoc {
     let doc = LoroDoc::new();
+    // Who wrote a concurrent text decides what merging it costs: it must be the same people each time.
+    doc.set_peer_id(seed).expect("nothing is written yet");
     let (text, list) = (doc.get_text("text"), doc.get_list("annotations"));
     let mut random = seed;
     for number in 0..edits {
