@@ -100,6 +100,11 @@ async function serve () {
     '/': ['text/html', await readFile(path.join(here, 'page/index.html'))],
     '/page.js': ['text/javascript', bundle.outputFiles[0].contents]
   }
+  return serveFiles(files)
+}
+
+/** Serves `files`, each a type and a content by its path. */
+export async function serveFiles (files) {
   const server = http.createServer((request, response) => {
     const file = files[new URL(request.url, 'http://site').pathname]
     if (!file) return response.writeHead(404).end()

@@ -1,10 +1,9 @@
 // Two repositories of loro-extended in two browsers, with this SDK's network adapter between them.
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import http from 'node:http'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { serveFiles } from './browser.mjs'
 import { relay } from './relay/peers.mjs'
 import { launch } from './review/pages.mjs'
 
@@ -32,14 +31,7 @@ async function serve () {
     '/extended.js': ['text/javascript', outputFiles[0].contents],
     '/loro_wasm_bg.wasm': ['application/wasm', await readFile(path.join(loro, 'loro_wasm_bg.wasm'))]
   }
-  const server = http.createServer((request, response) => {
-    const file = files[new URL(request.url, 'http://site').pathname]
-    if (!file) return response.writeHead(404).end()
-    response.writeHead(200, { 'Content-Type': file[0] }).end(file[1])
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  return { server, url: `http://127.0.0.1:${server.address().port}` }
+  return serveFiles(files)
 }
 
 let peers = 0

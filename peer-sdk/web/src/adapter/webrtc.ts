@@ -7,7 +7,7 @@ import { IceSource } from './webrtc/ice.js'
 import type { Cipher } from './webrtc/seal.js'
 import { kindOf } from './webrtc/signal.js'
 import { Server } from './webrtc/signaling.js'
-import { UrlError } from './websocket.js'
+import { socketUrl } from './websocket.js'
 
 /** Most data channels at once, if nothing else is said. */
 const CHANNELS = 8
@@ -42,7 +42,7 @@ export function webrtc (options: WebRtcOptions): Mesh { return meshOf(options, L
 
 /** The same, with data channels of this label. */
 export function meshOf (options: WebRtcOptions, label: string): Mesh {
-  const urls = (typeof options.signaling === 'string' ? [options.signaling] : [...new Set(options.signaling)]).map(parsed)
+  const urls = (typeof options.signaling === 'string' ? [options.signaling] : [...new Set(options.signaling)]).map(socketUrl)
   if (urls.length > MAX_SERVERS) throw new Error(`${urls.length} signaling servers, limit is ${MAX_SERVERS}`)
   const isThere = typeof RTCPeerConnection !== 'undefined'
   return {
@@ -50,14 +50,6 @@ export function meshOf (options: WebRtcOptions, label: string): Mesh {
     maxConns: isThere ? options.maxConns ?? CHANNELS : 0,
     start: (room, session, ear) => new Running(urls, options, label, room, session, ear)
   }
-}
-
-function parsed (url: string): URL {
-  try {
-    const target = new URL(url)
-    if (target.protocol === 'ws:' || target.protocol === 'wss:') return target
-  } catch { /* Told below. */ }
-  throw new UrlError(url)
 }
 
 class Running implements MeshPort {

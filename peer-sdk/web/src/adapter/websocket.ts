@@ -32,7 +32,7 @@ export class UrlError extends Error {
 
 /** Keeps to a hub or relay, `ws://` or `wss://`, and dials it again whenever it is lost. Throws a {@link UrlError}. */
 export function websocket (url: string | URL, { token, auth = '' }: WebSocketOptions = {}): Transport {
-  const target = parsed(String(url))
+  const target = socketUrl(String(url))
   if (token !== undefined) target.searchParams.set('token', token)
   return {
     kind: 'hub',
@@ -42,7 +42,8 @@ export function websocket (url: string | URL, { token, auth = '' }: WebSocketOpt
   }
 }
 
-function parsed (url: string): URL {
+/** Throws a {@link UrlError} if that is no address of a WebSocket. */
+export function socketUrl (url: string): URL {
   try {
     const target = new URL(url)
     if (target.protocol === 'ws:' || target.protocol === 'wss:') return target
