@@ -2,7 +2,6 @@
 //!
 //! Locks are taken in one order: a map's shard, a room, an outbox; none is held across an await.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +14,7 @@ use wire::signal::Publish;
 use crate::frame::Frame;
 use crate::metrics::{Disconnect, MessageRefusal, Metrics, Sent};
 use crate::outbox::{Flush, Outbox};
-use crate::room::{ConnectionId, Input, Output, Room, Route, Rules};
+use crate::room::{ByConnection, ConnectionId, Input, Output, Room, Route, Rules};
 
 /// Publishes closer than this to each other are written together: so long takes the writing of one to a room of some
 /// dozens.
@@ -54,7 +53,7 @@ struct Hall(Mutex<Hosted>);
 #[derive(Debug)]
 struct Hosted {
     room: Room,
-    subscribers: HashMap<ConnectionId, Arc<Caller>>,
+    subscribers: ByConnection<Arc<Caller>>,
     /// Nobody gets in or is heard until then, by an operator's word.
     closed_until: Option<Instant>,
     /// Taken out of the map: whoever still holds it looks the room up again.
@@ -181,7 +180,7 @@ impl Hub {
         Duration::from_micros(now.saturating_sub(before)) < BUSY_GAP
     }
 
-    fn perform(&self, subscribers: &HashMap<ConnectionId, Arc<Caller>>, output: Output, flush: &mut Flush) {
+    fn perform(&self, subscribers: &ByConnection<Arc<Caller>>, output: Output, flush: &mut Flush) {
         let Output::Deliver { message, to, route } = output else { return };
         let frame = Frame::text(&message);
         let mut most_waiting = 0;
@@ -283,7 +282,7 @@ impl Hub {
             self.metrics.rooms.inc();
             Arc::new(Hall(Mutex::new(Hosted {
                 room: Room::new(self.rules),
-                subscribers: HashMap::new(),
+                subscribers: ByConnection::default(),
                 closed_until: None,
                 retired: false,
             })))

@@ -15,10 +15,12 @@ mod presence;
 mod replica;
 mod sealed;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
+use rustc_hash::FxBuildHasher;
 use wire::signal::Publish;
 
 use topic::Topic;
@@ -26,6 +28,10 @@ use topic::Topic;
 /// One WebSocket connection. Minted by the hub when the socket is upgraded, never used twice in one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub(crate) u64);
+
+/// Something for each of some connections. Every delivery looks its receiver up, and nobody outside chooses the ids: so
+/// they need no hash that withstands an attack.
+pub(crate) type ByConnection<T> = HashMap<ConnectionId, T, FxBuildHasher>;
 
 impl From<u64> for ConnectionId {
     /// For whoever drives rooms without a hub, and so mints ids itself.

@@ -110,6 +110,12 @@ impl Author {
     }
 }
 
+impl From<Arc<str>> for Author {
+    fn from(text: Arc<str>) -> Self {
+        if text.len() > MAX_AUTHOR { Self::from(&*text) } else { Self(text) }
+    }
+}
+
 impl From<&str> for Author {
     fn from(text: &str) -> Self {
         Self(text[..text.floor_char_boundary(MAX_AUTHOR)].into())

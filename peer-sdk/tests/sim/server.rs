@@ -171,7 +171,8 @@ impl Server {
             while let Some(output) = relay.poll() {
                 match output {
                     Output::Reply { to, frame, .. } => wishes.push(Wish::Send(to, frame)),
-                    Output::Relay { frames, mut to, .. } => {
+                    Output::Relay { frames, to, .. } => {
+                        let mut to: Vec<_> = to.iter().collect();
                         to.sort();
                         for who in to {
                             wishes.extend(frames.iter().map(|frame| Wish::Send(who, frame.clone())));

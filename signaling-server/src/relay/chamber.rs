@@ -4,7 +4,7 @@
 //! threads come by the inbox, which never waits for that lock: who holds it looks into the inbox before and after
 //! letting go.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use wire::sync::Room;
 use super::{JoinRequest, RelayReport, Relays};
 use crate::hub::Caller;
 use crate::outbox::Flush;
-use crate::room::ConnectionId;
+use crate::room::ByConnection;
 use crate::room::relay::{Generation, Input, Relay};
 
 /// One room in memory.
@@ -33,7 +33,7 @@ pub(crate) struct Chamber {
 pub(super) struct Hosted {
     pub(super) room: Relay,
     /// Those who have asked to join and have not left: members, and some who were refused.
-    pub(super) present: HashMap<ConnectionId, Arc<Caller>>,
+    pub(super) present: ByConnection<Arc<Caller>>,
     /// When a task will look at the clock.
     timer: Option<Instant>,
     /// Since when nobody is here.
@@ -49,7 +49,7 @@ impl Chamber {
             name: room.name().clone(),
             hosted: Mutex::new(Hosted {
                 room,
-                present: HashMap::new(),
+                present: ByConnection::default(),
                 timer: None,
                 idle_since: None,
                 retired: false,

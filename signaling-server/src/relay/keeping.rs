@@ -16,7 +16,7 @@ const UNREADABLE: &str = "what is stored of this room cannot be read and was lef
 
 pub(super) fn batch(entry: room::Entry) -> Batch {
     let room::Entry { author, batch, kind, payload } = entry;
-    Batch { author: Author::from(&*author.0), id: batch, kind: Kind(kind), payload }
+    Batch { author: Author::from(author.0), id: batch, kind: Kind(kind), payload }
 }
 
 pub(super) fn compaction(

@@ -1,6 +1,5 @@
 //! Does what a room says.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,12 +11,12 @@ use crate::frame::Frame;
 use crate::hub::Caller;
 use crate::metrics::{Disconnect, Sent};
 use crate::outbox::Flush;
-use crate::room::ConnectionId;
 use crate::room::document::{Done, Work};
-use crate::room::relay::{Backfill, Entry, Event, Input, Output, Reply, Ticket};
+use crate::room::relay::{Audience, Backfill, Entry, Event, Input, Output, Reply, Ticket};
+use crate::room::{ByConnection, ConnectionId};
 use crate::store;
 
-type Present = HashMap<ConnectionId, Arc<Caller>>;
+type Present = ByConnection<Arc<Caller>>;
 
 impl Chamber {
     /// Does what the room says. Work that is done at once comes back.
@@ -120,14 +119,14 @@ fn pass_on(
     relays: &Relays,
     present: &Present,
     frames: &[Bytes],
-    to: &[ConnectionId],
+    to: &Audience,
     arrived: Instant,
     flush: &mut Flush,
 ) {
     let frames: Vec<Frame> = frames.iter().map(|frame| Frame::binary(frame)).collect();
     let bytes: usize = frames.iter().map(Frame::len).sum();
     let (mut receivers, mut most_waiting) = (0, 0);
-    for caller in to.iter().filter_map(|id| present.get(id)) {
+    for caller in to.iter().filter_map(|id| present.get(&id)) {
         // Closed: it is ending, and gets what it misses when it joins again.
         let Ok(queued) = caller.outbox.push_update(&frames) else { continue };
         if queued.flush {

@@ -51,8 +51,8 @@ use journal::Journal;
 pub(super) use journal::Receipt;
 use seats::Seats;
 pub use vocabulary::{
-    Author, Entry, Event, Generation, Input, Keeping, Limits, Logged, MANY, ONE, Output, Reply, Seq, Stored,
-    Ticket, WriteError, Written,
+    Audience, Author, Entry, Event, Generation, Input, Keeping, Limits, Logged, MANY, ONE, Output, Reply,
+    Seq, Stored, Ticket, WriteError, Written,
 };
 
 /// Where the batch ids of backfills start. Published clients count from 0 or draw at random.
@@ -258,8 +258,11 @@ impl Relay {
 
     /// Sends an update of the room's own to everybody in it.
     fn announce(&mut self, now: Instant, update: Option<Bytes>) {
-        let to: Vec<_> = self.seats.seated().collect();
-        let Some(update) = update.filter(|_| !to.is_empty()) else { return };
+        let Some(update) = update else { return };
+        let to = Audience { members: self.seats.seated(), except: None };
+        if to.is_empty() {
+            return;
+        }
         let frames = self.backfill(vec![update]).collect();
         self.outputs.push_back(Output::Relay { frames, to, arrived: now });
     }

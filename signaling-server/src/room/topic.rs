@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use wire::id::PeerId;
 use wire::signal::Publish;
 
-use super::{ConnectionId, Delivery, Output, Route, Rules};
+use super::{ByConnection, ConnectionId, Delivery, Output, Route, Rules};
 
 /// Longer peer ids are not remembered; y-webrtc's are UUIDs of 36 bytes.
 const MAX_LEARNED_ID: usize = 128;
@@ -18,7 +18,7 @@ const MAX_LEARNED_ID: usize = 128;
 #[derive(Debug)]
 pub(super) struct Topic {
     rules: Rules,
-    members: HashMap<ConnectionId, Member>,
+    members: ByConnection<Member>,
     /// Every subscriber that has published under the id, oldest first. Never holds an empty list.
     known: HashMap<PeerId, Vec<ConnectionId>>,
     /// How many members count as being anyone.
@@ -39,7 +39,7 @@ impl Topic {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
-            members: HashMap::new(),
+            members: ByConnection::default(),
             known: HashMap::new(),
             elusive: 0,
             published: 0,

@@ -1,12 +1,13 @@
 //! What became of things: answers of what the room keeps, and of the store.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
 use wire::sync::{Message, Permission, RoomErrorCode, Status};
 
 use super::journal::Settled;
-use super::{Entry, Event, MANY, ONE, Output, Phase, Receipt, Relay, Reply, Seq, Stored, Ticket};
+use super::{Audience, Entry, Event, MANY, ONE, Output, Phase, Receipt, Relay, Reply, Seq, Stored, Ticket};
 use super::{WriteError, Written, parcel};
 use crate::room::ConnectionId;
 use crate::room::content::{Answer, Batch, Content, Job, Opening, Taken};
@@ -34,7 +35,7 @@ impl Relay {
     /// The document is back, with answers.
     pub(super) fn done(&mut self, now: Instant, done: Done) {
         self.away = false;
-        done.rest.into_iter().rev().for_each(|job| self.queue.push_front(job));
+        self.queue_again(done.rest);
         for (job, answer) in done.settled {
             self.settle(now, job, answer);
         }
@@ -42,6 +43,12 @@ impl Relay {
         if let Some(culprit) = done.culprit {
             self.broken(now, culprit);
         }
+    }
+
+    /// What was not done goes before what has come meanwhile.
+    fn queue_again(&mut self, mut rest: VecDeque<Job>) {
+        rest.append(&mut self.queue);
+        self.queue = rest;
     }
 
     /// The document panicked over this and is gone.
@@ -81,7 +88,7 @@ impl Relay {
             }
         }
         self.queued = 0;
-        for who in self.seats.seated().collect::<Vec<_>>() {
+        for who in self.seats.seated().iter().copied() {
             self.room_error(who, RoomErrorCode::RejoinSuggested, "the room had to be closed");
         }
         self.seats.clear();
@@ -125,7 +132,7 @@ impl Relay {
             self.outputs.push_back(Output::Event(Event::SetAside(set_aside)));
         }
         // Whoever was here before may have something that the store does not.
-        for who in self.seats.seated().collect::<Vec<_>>() {
+        for who in self.seats.seated().iter().copied() {
             self.suggest(now, who);
         }
     }
@@ -189,7 +196,7 @@ impl Relay {
 
     /// Sends updates on to all but their sender, in the frames that they came in if these hold nothing else.
     fn pass_on(&mut self, receipt: Receipt, updates: &[Bytes], frames: Option<Vec<Bytes>>) {
-        let to: Vec<_> = self.seats.seated().filter(|who| *who != receipt.who).collect();
+        let to = Audience { members: self.seats.seated(), except: Some(receipt.who) };
         if to.is_empty() {
             return;
         }

@@ -1,17 +1,21 @@
 //! Who is in a room of the Loro Protocol, what each may do, and who is to be told to join again.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wire::sync::Permission;
 
 use super::Author;
-use crate::room::ConnectionId;
+use crate::room::{ByConnection, ConnectionId};
 
 /// Everybody who has joined, or has asked to.
 #[derive(Debug)]
 pub(super) struct Seats {
-    seats: HashMap<ConnectionId, Seat>,
+    seats: ByConnection<Seat>,
+    /// Those who hear what is said, listed again once somebody has come or gone.
+    seated: Option<Arc<[ConnectionId]>>,
+    /// When the earliest suggestion becomes due, or before: it is not put off when that one is dropped.
+    next_due: Option<Instant>,
     /// The least time between two suggestions to one member.
     patience: Duration,
 }
@@ -32,7 +36,7 @@ struct Seat {
 
 impl Seats {
     pub(super) fn new(patience: Duration) -> Self {
-        Self { seats: HashMap::new(), patience }
+        Self { seats: ByConnection::default(), seated: None, next_due: None, patience }
     }
 
     /// Keeps a seat, or changes what its holder may do from now on.
@@ -52,17 +56,21 @@ impl Seats {
     /// Its join is being answered. What it may do; `None` if it has left meanwhile.
     pub(super) fn take(&mut self, who: ConnectionId) -> Option<Permission> {
         let seat = self.seats.get_mut(&who)?;
-        seat.seated = true;
+        if !std::mem::replace(&mut seat.seated, true) {
+            self.seated = None;
+        }
         Some(seat.permission)
     }
 
     /// Whether it was there at all.
     pub(super) fn leave(&mut self, who: ConnectionId) -> bool {
+        self.seated = None;
         self.seats.remove(&who).is_some()
     }
 
     /// Everybody leaves.
     pub(super) fn clear(&mut self) {
+        self.seated = None;
         self.seats.clear();
     }
 
@@ -81,8 +89,10 @@ impl Seats {
     }
 
     /// Those who hear what is said, in no particular order.
-    pub(super) fn seated(&self) -> impl Iterator<Item = ConnectionId> + '_ {
-        self.seats.iter().filter(|(_, seat)| seat.seated).map(|(who, _)| *who)
+    pub(super) fn seated(&mut self) -> Arc<[ConnectionId]> {
+        let seats = &self.seats;
+        let list = || seats.iter().filter(|(_, seat)| seat.seated).map(|(who, _)| *who).collect();
+        Arc::clone(self.seated.get_or_insert_with(list))
     }
 
     /// Whether to suggest now that it joins again. If that has been done a moment ago, it becomes due later.
@@ -91,6 +101,7 @@ impl Seats {
         let allowed = seat.suggested.map_or(now, |last| last + self.patience);
         if now < allowed {
             seat.due = Some(allowed);
+            self.next_due = Some(self.next_due.map_or(allowed, |next| next.min(allowed)));
             return false;
         }
         seat.suggested = Some(now);
@@ -99,13 +110,21 @@ impl Seats {
     }
 
     /// Somebody whose suggestion has become due by now.
-    pub(super) fn overdue(&self, now: Instant) -> Option<ConnectionId> {
-        self.seats.iter().find(|(_, seat)| seat.due.is_some_and(|due| due <= now)).map(|(who, _)| *who)
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<ConnectionId> {
+        if self.next_due.is_none_or(|due| due > now) {
+            return None;
+        }
+        let overdue = self.seats.iter().find(|(_, seat)| seat.due.is_some_and(|due| due <= now));
+        let overdue = overdue.map(|(who, _)| *who);
+        if overdue.is_none() {
+            self.next_due = self.seats.values().filter_map(|seat| seat.due).min();
+        }
+        overdue
     }
 
-    /// When the next suggestion becomes due.
+    /// When to ask who is [overdue](Self::overdue) at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.seats.values().filter_map(|seat| seat.due).min()
+        self.next_due
     }
 
     /// It was refused something while nothing could be stored.

@@ -251,7 +251,7 @@ pub enum Output {
         /// The frames, shared by all receivers.
         frames: Vec<Bytes>,
         /// The members that receive them.
-        to: Vec<ConnectionId>,
+        to: Audience,
         /// When the update came.
         arrived: Instant,
     },
@@ -289,6 +289,25 @@ pub enum Output {
     },
     /// Something worth counting, or telling the operator.
     Event(Event),
+}
+
+/// The members of a room but for one, if one of them is not to hear what it has said itself. In no particular order; a
+/// clone shares the list.
+#[derive(Clone, Debug)]
+pub struct Audience {
+    pub(super) members: Arc<[ConnectionId]>,
+    pub(super) except: Option<ConnectionId>,
+}
+
+impl Audience {
+    /// Each of them once.
+    pub fn iter(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.members.iter().copied().filter(|who| Some(*who) != self.except)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
 }
 
 /// What a frame to one connection is.

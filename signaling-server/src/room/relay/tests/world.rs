@@ -91,7 +91,7 @@ impl World {
             match output {
                 Output::Reply { to, frame, .. } => self.inboxes.entry(to).or_default().push(frame),
                 Output::Relay { frames, to, .. } => {
-                    for who in to {
+                    for who in to.iter() {
                         self.inboxes.entry(who).or_default().extend(frames.iter().cloned());
                     }
                 }
