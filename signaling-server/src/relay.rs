@@ -70,6 +70,8 @@ pub struct RelayReport {
     pub members: usize,
     /// Keys of presence; 0 for documents.
     pub entries: usize,
+    /// Bytes stored; 0 for what is not stored.
+    pub stored: u64,
 }
 
 impl Relays {

@@ -174,6 +174,12 @@ impl Relay {
         self.content.entries()
     }
 
+    /// How many bytes are stored of it, by the store's last word.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.journal.stored()
+    }
+
     /// Whether it may be dropped: nobody is in it, and nothing is under way. A stored room is the same when it is
     /// made anew and loaded; others start afresh.
     #[must_use]

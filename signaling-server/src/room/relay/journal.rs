@@ -267,7 +267,12 @@ impl Journal {
 
     /// Whether so many bytes more are too many.
     pub(super) fn is_full(&self, more: usize, limits: &Limits) -> bool {
-        self.size.snapshot + self.size.log + more as u64 > limits.room
+        self.stored() + more as u64 > limits.room
+    }
+
+    /// Bytes stored of the room, by the store's last word.
+    pub(super) fn stored(&self) -> u64 {
+        self.size.snapshot + self.size.log
     }
 
     /// When a snapshot is to be tried again.
