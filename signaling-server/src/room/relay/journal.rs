@@ -11,6 +11,8 @@ use wire::id::BatchId;
 use super::{Generation, Limits, Seq, Ticket, WriteError, Written};
 use crate::room::ConnectionId;
 
+/// Where the log of a room begins.
+const FIRST: Seq = Seq(1);
 /// The longest time between two attempts to close a gap.
 const SLOWEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -147,7 +149,11 @@ impl Journal {
                 if let Some(waiting) = place.and_then(|place| self.waiting.get_mut(place)) {
                     waiting.stored = true;
                 }
-                self.note(written)
+                let began = written.seq == FIRST && written.snapshot == 0;
+                // Nothing was stored when the room was loaded, and by now it is more than this batch.
+                let other = place.is_some() && self.generation.is_none() && !began;
+                let settled = self.note(written);
+                if other { Settled::Changed } else { settled }
             }
             Err(error) => {
                 self.fail(now, limits);

@@ -1,9 +1,12 @@
 //! The store: what is acknowledged when, and what happens when it fails.
 
+use bytes::Bytes;
 use wire::sync::{Crdt, JoinError, Message, Status};
 
 use super::world::*;
-use crate::room::relay::{Event, Generation, Input, Keeping, Limits, WriteError};
+use crate::room::relay::{
+    Event, Generation, Input, Keeping, Limits, Logged, ONE, Seq, Stored, WriteError, parcel,
+};
 
 fn three() -> World {
     let mut world = World::new(Crdt::Loro);
@@ -222,6 +225,28 @@ fn when_somebody_else_has_changed_what_is_stored_the_room_loads_it_again() {
     assert_eq!(world.suggestions(BEN), 1);
     let (told, _) = world.joined(ANA, &version(&ana));
     assert_eq!(told, [0][..], "the first word is gone, so the second one waits for it");
+}
+
+#[test]
+fn what_somebody_else_has_stored_of_a_room_that_was_empty_is_not_lost() {
+    let ana = doc(1);
+    edit(&ana, "imported ");
+    let update = Bytes::from(ana.export(loro::ExportMode::all_updates()).unwrap());
+    let whole = Stored { snapshot: Some(parcel::pack(&[update.clone()])), ..Stored::default() };
+    let logged = Logged { seq: Seq(1), kind: ONE, payload: update };
+    let log = Stored { log: vec![logged], ..Stored::default() };
+    for stored in [whole, log] {
+        let mut world = three();
+        assert_eq!(world.store.loads, 1);
+        world.store.put(Stored { generation: Some(Generation(7)), ..stored });
+        let ben = doc(2);
+        let batch = world.send(BEN, &edit(&ben, "new"));
+        assert_eq!((world.acks(BEN), world.store.loads), (vec![(batch, Status::Ok)], 2));
+        let eve = doc(3);
+        import(&eve, &world.joined(EVE, &[0]).1);
+        ben.import(&ana.export(loro::ExportMode::all_updates()).unwrap()).unwrap();
+        assert_eq!(text(&eve), text(&ben));
+    }
 }
 
 #[test]

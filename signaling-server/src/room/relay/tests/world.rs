@@ -232,6 +232,12 @@ impl World {
 }
 
 impl Disk {
+    /// As an operator does who imports a room.
+    pub(super) fn put(&mut self, stored: Stored) {
+        self.seq = stored.log.last().map_or(0, |logged| logged.seq.0);
+        self.stored = stored;
+    }
+
     fn answer(&mut self) -> Option<Input<'static>> {
         if let Some(Output::Load) = self.queue.front() {
             self.queue.pop_front();
