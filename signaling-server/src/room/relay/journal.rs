@@ -266,9 +266,11 @@ impl Journal {
         self.waiting.iter().any(|waiting| !waiting.stored)
     }
 
-    /// Whether somebody still waits for something.
+    /// Whether somebody still waits for something. In a gap nobody does once the store has answered: what it lacks
+    /// has been acknowledged to nobody, and those who have it bring it again.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.gap.is_none() && self.snapshot == Snapshot::None
+        let answered = if self.has_gap() { !self.is_writing() } else { self.waiting.is_empty() };
+        answered && self.snapshot == Snapshot::None
     }
 
     /// Whether so many bytes more are too many.

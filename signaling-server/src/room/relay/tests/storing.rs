@@ -250,6 +250,23 @@ fn what_somebody_else_has_stored_of_a_room_that_was_empty_is_not_lost() {
 }
 
 #[test]
+fn a_room_that_nobody_is_in_leaves_memory_although_the_store_does_not_keep_it() {
+    let mut world = three();
+    let ana = doc(1);
+    world.send(ANA, &edit(&ana, "kept"));
+    world.store.broken = Some(WriteError::Full);
+    world.store.held = true;
+    world.send(ANA, &edit(&ana, "refused"));
+    [ANA, BEN, EVE].into_iter().for_each(|who| world.gone(who));
+    assert!(!world.relay.is_idle(), "the store has not answered");
+    world.store.held = false;
+    world.tell(Input::Tick);
+    assert!(world.relay.is_idle());
+    world.join(BEN);
+    assert!(!world.relay.is_idle());
+}
+
+#[test]
 fn a_room_that_is_full_takes_no_more() {
     let limits = Limits { room: 500, ..Limits::default() };
     let mut world = World::with(Crdt::Loro, Keeping::Imported, limits);
