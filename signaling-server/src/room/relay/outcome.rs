@@ -34,11 +34,12 @@ impl Relay {
     /// The document is back, with answers.
     pub(super) fn done(&mut self, now: Instant, done: Done) {
         self.away = false;
+        // First, since it is forgotten again if what is stored cannot be read.
+        self.content.put_replica(done.replica);
         done.rest.into_iter().rev().for_each(|job| self.queue.push_front(job));
         for (job, answer) in done.settled {
             self.settle(now, job, answer);
         }
-        self.content.put_replica(done.replica);
         if let Some(culprit) = done.culprit {
             self.broken(now, culprit);
         }

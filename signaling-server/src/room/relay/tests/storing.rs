@@ -250,6 +250,19 @@ fn what_somebody_else_has_stored_of_a_room_that_was_empty_is_not_lost() {
 }
 
 #[test]
+fn a_room_that_could_not_be_read_keeps_nothing_of_what_it_has_read() {
+    let mut world = three();
+    world.send(ANA, &edit(&doc(1), "deleted since"));
+    let mut world = world.restarted(Keeping::Imported, Limits::default());
+    let damaged = Logged { seq: Seq(2), kind: ONE, payload: b"damaged".as_slice().into() };
+    world.store.stored.log.push(damaged);
+    world.join(ANA);
+    assert!(matches!(world.read(ANA)[..], [Message::JoinError { .. }]));
+    world.store.put(Stored::default());
+    assert_eq!(world.joined(ANA, &[0]), (vec![0].into(), vec![]));
+}
+
+#[test]
 fn a_room_that_nobody_is_in_leaves_memory_although_the_store_does_not_keep_it() {
     let mut world = three();
     let ana = doc(1);
