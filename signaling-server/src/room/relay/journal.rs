@@ -200,8 +200,11 @@ impl Journal {
 
     /// Whether the room should be asked for a snapshot now: to close a gap, or because the log has grown long.
     pub(super) fn wants_snapshot(&mut self, now: Instant, compacts: bool, limits: &Limits) -> bool {
-        let long =
-            compacts && self.size.log > limits.compact_after.max(self.size.snapshot).max(self.postponed);
+        let Size { snapshot, log } = self.size;
+        // A room that is about to be full is made shorter before it has to refuse anything.
+        let crowded = snapshot + log > limits.room - limits.room / 8;
+        let enough = if crowded { limits.compact_after } else { limits.compact_after.max(snapshot) };
+        let long = compacts && log > enough.max(self.postponed);
         let due = self.gap.as_ref().map_or(long, |gap| gap.retry_at <= now);
         let wanted = due && self.snapshot == Snapshot::None;
         if wanted {

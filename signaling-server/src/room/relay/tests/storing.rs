@@ -280,6 +280,23 @@ fn a_room_that_nobody_is_in_leaves_memory_although_the_store_does_not_keep_it() 
 }
 
 #[test]
+fn a_room_that_is_almost_full_of_small_updates_becomes_a_snapshot_in_time() {
+    let limits = Limits { room: 20_000, compact_after: 500, ..Limits::default() };
+    let mut world = World::with(Crdt::Loro, Keeping::Imported, limits);
+    world.join(ANA);
+    let ana = doc(1);
+    let noise: Vec<u8> = (0..12_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    ana.get_map("m").insert("blob", noise).unwrap();
+    ana.commit();
+    world.send(ANA, &ana.export(loro::ExportMode::all_updates()).unwrap());
+    for _ in 0..400 {
+        world.send(ANA, &edit(&ana, "word "));
+    }
+    assert!(world.acks(ANA).iter().all(|(_, status)| *status == Status::Ok));
+    assert!((3..40).contains(&world.store.snapshots), "{}", world.store.snapshots);
+}
+
+#[test]
 fn a_room_that_is_full_takes_no_more() {
     let limits = Limits { room: 500, ..Limits::default() };
     let mut world = World::with(Crdt::Loro, Keeping::Imported, limits);
