@@ -11,6 +11,7 @@ pub mod relay;
 mod content;
 
 mod blind;
+mod expansion;
 mod presence;
 mod replica;
 mod sealed;

@@ -21,7 +21,7 @@ pub(super) enum Job {
     Join { who: ConnectionId, version: Bytes },
     /// Take updates.
     Batch(Batch),
-    /// Say everything.
+    /// Say everything, as the store keeps it.
     Snapshot,
 }
 
@@ -86,8 +86,8 @@ pub(super) enum Answer {
     Joined { version: Bytes, updates: Vec<Bytes> },
     /// See there.
     Taken(Taken),
-    /// Everything, in parts.
-    Snapshot(Vec<Bytes>),
+    /// Everything, in one parcel.
+    Snapshot(Bytes),
 }
 
 /// What became of a [`Batch`].

@@ -82,10 +82,10 @@ fn open_without(replica: &mut Replica, job: Job) -> Result<Job, Job> {
 }
 
 impl Content {
-    /// The document, to be worked on: an empty one if there is none yet.
-    pub(super) fn take_replica(&mut self) -> Box<Replica> {
+    /// The document, to be worked on: an empty one if there is none yet, of a room that may take so much.
+    pub(super) fn take_replica(&mut self, most: u64) -> Box<Replica> {
         let home = if let Self::Document(replica) = self { replica.take() } else { None };
-        home.unwrap_or_else(|| Box::new(Replica::new()))
+        home.unwrap_or_else(|| Box::new(Replica::new(most)))
     }
 
     /// The document is back, if it is.

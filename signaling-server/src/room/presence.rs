@@ -17,6 +17,7 @@ use wire::sync::Status;
 
 use super::ConnectionId;
 use super::content::{Answer, Job, Opening, Taken};
+use super::relay::parcel;
 use entries::Entry;
 
 /// What each key is counted as beyond its bytes.
@@ -78,7 +79,7 @@ impl Presence {
                 Answer::Joined { version: Bytes::new(), updates: self.state().into_iter().collect() }
             }
             Job::Batch(batch) => Answer::Taken(self.take(batch.receipt.who, &batch.updates)),
-            Job::Snapshot => Answer::Snapshot(self.state().into_iter().collect()),
+            Job::Snapshot => Answer::Snapshot(parcel::pack(self.state().as_slice())),
         }
     }
 

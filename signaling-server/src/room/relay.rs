@@ -259,7 +259,8 @@ impl Relay {
     /// Has the document worked on.
     fn send_away(&mut self, jobs: VecDeque<Job>) {
         self.away = true;
-        self.outputs.push_back(Output::Work(Box::new(Work::new(self.content.take_replica(), jobs))));
+        self.outputs
+            .push_back(Output::Work(Box::new(Work::new(self.content.take_replica(self.limits.room), jobs))));
     }
 
     /// Sends an update of the room's own to everybody in it.

@@ -109,9 +109,8 @@ impl Relay {
                 self.joined(who, version, updates);
             }
             (Job::Batch(batch), Answer::Taken(taken)) => self.taken(now, batch, taken),
-            (Job::Snapshot, Answer::Snapshot(parts)) => {
+            (Job::Snapshot, Answer::Snapshot(snapshot)) => {
                 let (ticket, generation, through) = self.journal.snapshot();
-                let snapshot = parcel::pack(&parts);
                 self.outputs.push_back(Output::Compact { ticket, generation, through, snapshot });
             }
             (Job::Open(_), Answer::Opened { set_aside }) => self.opened(now, set_aside),
