@@ -159,6 +159,8 @@ impl Relay {
         let news = taken.news && !updates.is_empty();
         if news {
             self.pass_on(receipt, &updates, whole.then_some(frames));
+            let back = self.content.brought_back();
+            self.announce(now, back);
         }
         // Of a batch that is taken in part, what is taken is kept, but its sender is refused.
         let thanks = taken.refused.is_none().then_some(receipt);

@@ -56,9 +56,9 @@ impl Seats {
         Some(seat.permission)
     }
 
-    /// Whether it was there at all.
-    pub(super) fn leave(&mut self, who: ConnectionId) -> bool {
-        self.seats.remove(&who).is_some()
+    /// As whom it was there, if it was.
+    pub(super) fn leave(&mut self, who: ConnectionId) -> Option<Author> {
+        self.seats.remove(&who).map(|seat| seat.author)
     }
 
     /// Everybody leaves.
