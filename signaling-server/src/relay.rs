@@ -31,6 +31,7 @@ use crate::store::{Reply, Store, Usage};
 
 use backfills::Backfills;
 pub(crate) use chamber::Chamber;
+pub(crate) use keeping::as_stored;
 
 /// Rooms loaded at the same time; others wait their turn.
 const LOADS_AT_ONCE: usize = 8;

@@ -6,11 +6,39 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::content::{Answer, Content, Job};
+use bytes::Bytes;
+
+use super::content::{Answer, Content, Job, Opening};
+use super::relay::{Stored, parcel};
 use super::replica::Replica;
 
 /// The most batches of a log that are left out before the room is given up.
 const MOST_SET_ASIDE: usize = 16;
+
+/// What is stored of a `%LOR` room as one update that any Loro library imports, and whether that is all: what waits for
+/// updates that nobody has sent is not in it.
+///
+/// # Errors
+///
+/// In one line, if it cannot be read.
+pub fn whole(stored: Stored) -> Result<(Bytes, bool), String> {
+    let jobs = [Job::Open(Opening::new(stored)), Job::Snapshot];
+    let done = Work::new(Box::new(Replica::new(u64::MAX)), jobs.into()).run();
+    let mut parts = Vec::new();
+    for (_, answer) in done.settled {
+        match answer {
+            Answer::Unreadable(reason) => return Err(reason),
+            Answer::Snapshot(snapshot) => parts = parcel::unpack(snapshot).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let is_all = parts.len() == 1;
+    parts
+        .into_iter()
+        .next()
+        .map(|document| (document, is_all))
+        .ok_or_else(|| "the document breaks when it is read".into())
+}
 
 /// Jobs for a document, and the document.
 #[derive(Debug)]
