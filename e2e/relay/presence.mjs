@@ -5,9 +5,12 @@ import { once } from 'node:events'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { it } from 'node:test'
+import { LoroEphemeralAdaptor } from 'loro-adaptors/loro'
 import { within } from '../servers.mjs'
 import { Peer, answerMs, directory, relay, room, until } from './peers.mjs'
 
+/** How a client comes back that is not to keep a test waiting. */
+const quickly = { reconnect: { initialDelayMs: 100 } }
 const otherClock = path.join(import.meta.dirname, 'other-clock.mjs')
 
 /** @param url where a server relays in memory */
@@ -43,23 +46,64 @@ export function presence (url) {
     assert.deepEqual(late.getAllStates(), { stays: { line: 2 } })
   })
 
-  it('shows again who was torn away, came back and set something', async t => {
+  it('shows again who was torn away and came back, each time, though it sets nothing anew', async t => {
     const name = room()
-    const [flapping, stayer] = [new Peer(t, url(), { reconnect: { initialDelayMs: 100 } }), new Peer(t, url())]
+    const [flapping, stayer] = [new Peer(t, url(), quickly), new Peer(t, url())]
     const [back, seen] = [await flapping.presence(name), await stayer.presence(name)]
+    seen.set('stays', { line: 2 })
     back.set('back', { line: 1 })
-    await until('presence', () => seen.get('back'))
-    flapping.socket.terminate()
+    await until('each other', () => seen.get('back') && back.get('stays'))
+    const both = { back: { line: 1 }, stays: { line: 2 } }
+    for (let times = 0; times < 3; times++) {
+      flapping.socket.terminate()
+      await until('its leaving', () => !seen.get('back'), 1_000)
+      await until('its return', () => seen.get('back'))
+      await until('what it knows itself', () => back.get('back'))
+      const late = await new Peer(t, url()).presence(name)
+      await until('what a newcomer sees', () => late.get('back') && late.get('stays'))
+      for (const store of [back, seen, late]) assert.deepEqual(store.getAllStates(), both)
+    }
+    back.set('back', { line: 9 })
+    await until('what it sets then', () => seen.get('back').line === 9)
+    flapping.vanish()
     await until('its leaving', () => !seen.get('back'), 1_000)
-    await until('its return', () => flapping.socket.readyState === WebSocket.OPEN)
-    back.set('back', { line: 2 })
-    await until('what it sets then', () => seen.get('back')?.line === 2)
+  })
+
+  it('shows again who comes back with the store that it had, on another client', async t => {
+    const name = room()
+    const [leaver, stayer] = [new Peer(t, url()), new Peer(t, url())]
+    const [store, seen] = [await leaver.presence(name), await stayer.presence(name)]
+    store.set('back', { line: 1 })
+    await until('presence', () => seen.get('back'))
+    leaver.vanish()
+    await until('its leaving', () => !seen.get('back'), 1_000)
+    await new Peer(t, url()).join(name, new LoroEphemeralAdaptor(store))
+    await until('its return', () => seen.get('back') && store.get('back'))
+  })
+
+  it('shows everybody again when the whole room was torn away and came back', async t => {
+    const name = room()
+    const peers = [1, 2, 3].map(() => new Peer(t, url(), quickly))
+    const stores = await Promise.all(peers.map(peer => peer.presence(name)))
+    const all = () => stores.every(store => [0, 1, 2].every(nth => store.get(`peer ${nth}`)))
+    stores.forEach((store, nth) => store.set(`peer ${nth}`, { line: nth }))
+    await until('each other', all)
+    const torn = peers.map(peer => peer.socket)
+    torn.forEach(socket => socket.terminate())
+    await until('their return', () => peers.every((peer, nth) => peer.socket !== torn[nth] && peer.socket.readyState === WebSocket.OPEN))
+    await until('each other again', all)
+    // Who has set something since leaves alone, and takes nobody along.
+    stores.forEach((store, nth) => store.set(`peer ${nth}`, { line: 10 + nth }))
+    await until('what they set', () => stores.every(store => [0, 1, 2].every(nth => store.get(`peer ${nth}`)?.line === 10 + nth)))
+    peers[0].vanish()
+    await until('its leaving', () => !stores[1].get('peer 0') && !stores[2].get('peer 0'), 1_000)
+    for (const store of stores.slice(1)) assert.deepEqual(Object.keys(store.getAllStates()).sort(), ['peer 1', 'peer 2'])
   })
 
   it('bears with a network that flaps, if it is told to, and with nothing longer', async t => {
     const name = room()
     const { url } = await relay(t, { env: { SIGNALING_RELAY_PRESENCE_GRACE: '2s' } })
-    const [flapping, stayer] = [new Peer(t, url, { reconnect: { initialDelayMs: 100 } }), new Peer(t, url)]
+    const [flapping, stayer] = [new Peer(t, url, quickly), new Peer(t, url)]
     const [back, seen] = [await flapping.presence(name), await stayer.presence(name)]
     back.set('back', { line: 1 })
     await until('presence', () => seen.get('back'))

@@ -24,17 +24,18 @@ const REFUSED: u8 = 2;
 const EXAMPLES: &str = "\
 Examples:
   signaling-server                                     listen on port 4444, open to everybody
+  signaling-server --data-dir ./data                   relay Loro documents too, and keep them in ./data
   signaling-server --config signaling.toml             with a file; config.example.toml lists every key
   SIGNALING_ACCESS_TOKENS=s3cret SIGNALING_ACCESS_MODE=tokens signaling-server
   signaling-server check-config --config signaling.toml
   signaling-server token --config signaling.toml --room 'peer-plan-*' --role write --ttl 1h
   signaling-server probe wss://signaling.example.com
-  signaling-server rooms list --data-dir /var/lib/signaling
+  signaling-server rooms list --data-dir /var/lib/signaling-server
 
 Every key can also be set by an environment variable SIGNALING_<SECTION>_<KEY>, and the port by PORT.
 Flags win over the environment, and the environment over the file.";
 
-/// Rooms over WebSockets for y-webrtc clients.
+/// Rooms over WebSockets: signaling for y-webrtc clients and, if you want, a relay that keeps Loro documents.
 #[derive(Debug, Parser)]
 #[command(name = "signaling-server", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct Cli {

@@ -161,6 +161,7 @@ struct DocumentLine {
     room: String,
     members: usize,
     presence_entries: usize,
+    stored_bytes: u64,
 }
 
 async fn documents(
@@ -174,6 +175,7 @@ async fn documents(
         room: report.room.to_string(),
         members: report.members,
         presence_entries: report.entries,
+        stored_bytes: report.stored,
     });
     Json(DocumentList { total, offset: page.offset, rooms: rooms.collect() })
 }

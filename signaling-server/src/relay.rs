@@ -31,6 +31,7 @@ use crate::store::{Reply, Store, Usage};
 
 use backfills::Backfills;
 pub(crate) use chamber::Chamber;
+pub(crate) use keeping::as_stored;
 
 /// Rooms loaded at the same time; others wait their turn.
 const LOADS_AT_ONCE: usize = 8;
@@ -70,6 +71,8 @@ pub struct RelayReport {
     pub members: usize,
     /// Keys of presence; 0 for documents.
     pub entries: usize,
+    /// Bytes stored; 0 for what is not stored.
+    pub stored: u64,
 }
 
 impl Relays {
@@ -181,10 +184,11 @@ impl Relays {
     fn look_again(&self) {
         let chambers: Vec<_> = self.rooms.iter().map(|entry| Arc::clone(entry.value())).collect();
         for chamber in chambers {
-            let Some(loaded) = chamber.generation() else { continue };
+            // Also a room of which nothing was stored: by now something may be. One that is just storing its first
+            // batch may be taken for changed, and then loads once more.
+            let loaded = chamber.generation();
             match self.store.info(chamber.name()) {
-                Ok(info)
-                    if info.as_ref().map(|info| keeping::generation(info.generation)) == Some(loaded) => {}
+                Ok(info) if info.as_ref().map(|info| keeping::generation(info.generation)) == loaded => {}
                 Ok(_) => chamber.answer(room::Input::Changed),
                 Err(error) => tracing::warn!(%error, "a room that may have been changed cannot be looked at"),
             }

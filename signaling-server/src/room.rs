@@ -11,9 +11,11 @@ pub mod relay;
 mod content;
 
 mod blind;
+mod expansion;
 mod presence;
 mod replica;
 mod sealed;
+mod vetting;
 
 use std::collections::HashMap;
 use std::fmt;

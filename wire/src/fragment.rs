@@ -188,7 +188,8 @@ pub struct Assembled {
 
 /// Puts fragments together: one for each sender, so that two senders may use the same batch id.
 ///
-/// Holds at most [`FragmentLimits::pending`] bytes of updates, in the frames that they came in.
+/// Holds at most [`FragmentLimits::pending`] bytes of updates, in the frames that they came in; short ones are copied,
+/// since what was received together with them may be far longer, and would be kept with them.
 #[derive(Debug)]
 pub struct Reassembly {
     limits: FragmentLimits,
@@ -208,8 +209,9 @@ struct Pending {
 
 #[derive(Debug)]
 struct Part {
-    bytes: Bytes,
     frame: Bytes,
+    /// How long the part of the update is that the frame ends with.
+    len: usize,
 }
 
 impl Reassembly {
@@ -234,7 +236,7 @@ impl Reassembly {
         let parts = BTreeMap::new();
         self.batches.insert(
             key,
-            Pending { header: frame.clone(), fragments, announced, parts, arrived: 0, deadline },
+            Pending { header: detached(frame), fragments, announced, parts, arrived: 0, deadline },
         );
         Ok(())
     }
@@ -257,7 +259,7 @@ impl Reassembly {
         Ok((count, announced))
     }
 
-    /// A fragment has come, in this frame. The update, if it was the last one missing.
+    /// A fragment has come, decoded from this frame. The update, if it was the last one missing.
     ///
     /// One that has come before is ignored. Every new one renews the sender's [`FragmentLimits::patience`].
     pub fn fragment(
@@ -330,7 +332,7 @@ impl Pending {
             return Ok(false);
         }
         self.arrived += bytes.len();
-        self.parts.insert(index, Part { bytes, frame: frame.clone() });
+        self.parts.insert(index, Part { frame: detached(frame), len: bytes.len() });
         let complete = self.parts.len() == self.fragments;
         if self.arrived > self.announced || complete && self.arrived != self.announced {
             return Err(FragmentError::WrongLength { actual: self.arrived, announced: self.announced });
@@ -342,10 +344,16 @@ impl Pending {
         let mut update = BytesMut::with_capacity(self.arrived);
         let mut frames = Vec::with_capacity(1 + self.parts.len());
         frames.push(self.header);
-        for part in self.parts.into_values() {
-            update.extend_from_slice(&part.bytes);
-            frames.push(part.frame);
+        for Part { frame, len } in self.parts.into_values() {
+            update.extend_from_slice(&frame[frame.len().saturating_sub(len)..]);
+            frames.push(frame);
         }
         Assembled { update: update.freeze(), frames }
     }
+}
+
+/// The same in memory of its own, unless it is long: then it is most of the memory that it keeps.
+fn detached(frame: &Bytes) -> Bytes {
+    const LONG: usize = sync::MAX_FRAME / 4;
+    if frame.len() < LONG { Bytes::copy_from_slice(frame) } else { frame.clone() }
 }

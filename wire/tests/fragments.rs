@@ -106,14 +106,16 @@ proptest! {
 #[test]
 fn frames_are_forwarded_as_they_came_without_a_copy() {
     let here = room("g");
-    let frames: Vec<_> = Split::new(&here, batch(1), &[7; 500], 200).collect();
-    let mut sender = Sender::new(LIMITS);
+    let frames: Vec<_> = Split::new(&here, batch(1), &vec![7; 2 * FRAGMENT], FRAGMENT).collect();
+    let mut sender = Sender::new(FragmentLimits::default());
     let mut assembled = None;
     for frame in &frames {
         assembled = sender.send(frame).expect("good");
     }
     let forwarded = assembled.expect("complete").frames;
-    assert!(frames.iter().zip(&forwarded).all(|(came, goes)| std::ptr::eq(&came[..], &goes[..])));
+    assert_eq!(forwarded, frames);
+    // The header is short.
+    assert!(frames.iter().zip(&forwarded).skip(1).all(|(came, goes)| std::ptr::eq(&came[..], &goes[..])));
 }
 
 #[test]
@@ -234,4 +236,17 @@ fn rooms_and_batches_do_not_disturb_each_other() {
     assert_eq!(sender.send(&one[2]), Err(FragmentError::UnknownBatch));
     let assembled = sender.send(&two[2]).expect("good").expect("complete");
     assert_eq!(assembled.update, [2; 100][..]);
+}
+
+#[test]
+fn what_is_under_way_keeps_nothing_alive_that_came_with_it() {
+    let mut sender = Sender::new(LIMITS);
+    let header = Message::FragmentHeader(FragmentHeader { batch: batch(1), fragments: 2, len: 2 });
+    let part = Message::Fragment(Fragment { batch: batch(1), index: 0, bytes: Bytes::from_static(b"x") });
+    for message in [header, part] {
+        let frame = message.encode(&room("g")).expect("short");
+        let received = Bytes::from([&frame[..], &[0; 4096]].concat());
+        assert_eq!(sender.send(&received.slice(..frame.len())), Ok(None));
+        assert!(received.is_unique(), "{message:?}");
+    }
 }

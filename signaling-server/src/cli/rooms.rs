@@ -1,23 +1,35 @@
 //! `rooms`: looks into a data directory and mends it, whether or not a server has it open.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use wire::sync::Room;
+use wire::sync::{Crdt, Room};
 
 use super::settings::{environment, file, on_disk};
 use super::{failed, refused};
 use crate::config::{Config, ConfigError, Layers};
-use crate::store::sqlite::{Archive, Salvage};
-use crate::store::{Cut, Damage, Seq, StoreError, export};
+use crate::store::sqlite::{Archive, ImportError, Salvage};
+use crate::store::{Cut, Damage, Loaded, Seq, StoreError, export};
 
 const AFTER_HELP: &str = "\
 ROOM is the room's name, behind %LOR/, %EPS/, %ELO/ and so on if it is not a Loro document: plan, or %ELO/plan.
-A server that has the directory open takes notice of a change within a second.";
+A server that has the directory open takes notice of a change within a second, and tells the members of the room to
+join again. Whoever still has what was deleted or cut out brings it back then: have them close it first.
+
+Examples, each with --data-dir DIR, or --config FILE, or the server's environment:
+  signaling-server rooms list --largest                which rooms there are, and how large
+  signaling-server rooms list plan                     what came in since the last snapshot, and from whom
+  signaling-server rooms export plan plan.room         a copy to keep
+  signaling-server rooms export plan plan.loro --loro  the document, for any program that knows Loro
+  signaling-server rooms import plan.room --as copy    beside the one that is there
+  signaling-server rooms import plan.room --replace    back to what it was
+  signaling-server rooms check                         after a disk has failed
+  signaling-server rooms cut plan 17                   without one batch, by its number in \"list plan\"
+  signaling-server rooms delete %EPS/plan";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -36,19 +48,29 @@ pub(super) struct RoomsArgs {
 enum Command {
     /// List all rooms, or what is stored of one
     List {
+        /// The room whose batches to list, oldest first
         #[arg(value_parser = room)]
         room: Option<Room>,
+        /// The largest rooms first
+        #[arg(long, conflicts_with = "room")]
+        largest: bool,
     },
     /// Read every room, and name what is damaged and how to mend it
     Check,
     /// Write a room to a new file, or to "-" for the terminal; what is damaged is left out, and said
     Export {
+        /// Which room
         #[arg(value_parser = room)]
         room: Room,
+        /// Where to
         file: PathBuf,
+        /// The document alone, without its log, as a file that any Loro library imports
+        #[arg(long)]
+        loro: bool,
     },
     /// Read a room from a file, or from "-"
     Import {
+        /// What "export" has written, without --loro
         file: PathBuf,
         /// Call it this, whatever it was called
         #[arg(long = "as", value_name = "ROOM", value_parser = room)]
@@ -59,14 +81,17 @@ enum Command {
     },
     /// Forget a room
     Delete {
+        /// Which room
         #[arg(value_parser = room)]
         room: Room,
     },
     /// Take out what harms a room: one batch, by the number that "list ROOM" shows, or all of one author, or
     /// "snapshot"
     Cut {
+        /// Which room
         #[arg(value_parser = room)]
         room: Room,
+        /// The number of a batch, or "snapshot"
         #[arg(value_name = "BATCH", value_parser = part, required_unless_present = "author", conflicts_with = "author")]
         part: Option<Cut>,
         /// Every batch of this author
@@ -108,29 +133,36 @@ fn dir(arguments: &RoomsArgs) -> Result<PathBuf, Trouble> {
 fn perform(command: &Command, dir: &Path, out: &mut impl Write) -> Result<(), Trouble> {
     let mut archive = Archive::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
     match command {
-        Command::List { room: None } => list(&archive, out),
-        Command::List { room: Some(room) } => describe(&archive, room, out),
-        Command::Export { room, file } => save(&archive, room, file, out),
+        Command::List { room: None, largest } => list(&archive, *largest, out),
+        Command::List { room: Some(room), .. } => describe(&archive, room, out),
+        Command::Export { room, file, loro } => save(&archive, room, file, *loro, out),
         Command::Import { file, name, replace } => {
             let mut exported = opened(file)?;
             if let Some(name) = name {
-                exported.room = name.clone();
+                exported.room = renamed(&exported.room, name)?;
             }
+            let export::Exported { room, loaded } = exported;
             match replace {
-                true => archive.replace(&exported.room, &exported.loaded).map_err(failure)?,
-                false => archive.import(&exported.room, &exported.loaded).map_err(failure)?,
+                true => archive.replace(&room, &loaded).map_err(about(&room))?,
+                false => archive.import(&room, &loaded).map_err(|error| match error {
+                    ImportError::Exists => {
+                        let ways = "--replace puts the file in its place, --as NAME beside it";
+                        Trouble::Failed(format!("{}: {error}: {ways}", shown(&room)))
+                    }
+                    ImportError::Store(error) => about(&room)(error),
+                })?,
             }
-            say(out, format_args!("imported {}", shown(&exported.room)))
+            say(out, format_args!("imported {}", shown(&room)))
         }
         Command::Check => check(&archive, out),
         Command::Delete { room } => {
-            archive.delete(room).map_err(failure)?;
+            archive.delete(room).map_err(about(room))?;
             say(out, format_args!("deleted {}", shown(room)))
         }
         Command::Cut { room, part, author } => {
             let author = author.as_deref().map(|author| Cut::Author(author.into()));
             let cut = part.clone().or(author).expect("the flags ask for one of them");
-            let cut_out = archive.cut(room, &cut).map_err(failure)?;
+            let cut_out = archive.cut(room, &cut).map_err(about(room))?;
             match cut {
                 Cut::Snapshot => say(out, format_args!("cut the snapshot out of {}", shown(room))),
                 _ => say(out, format_args!("cut batches out of {}: {}", shown(room), cut_out.batches)),
@@ -139,8 +171,11 @@ fn perform(command: &Command, dir: &Path, out: &mut impl Write) -> Result<(), Tr
     }
 }
 
-fn list(archive: &Archive, out: &mut impl Write) -> Result<(), Trouble> {
-    let rooms = archive.list().map_err(failure)?;
+fn list(archive: &Archive, largest: bool, out: &mut impl Write) -> Result<(), Trouble> {
+    let mut rooms = archive.list().map_err(failure)?;
+    if largest {
+        rooms.sort_by_key(|info| std::cmp::Reverse(info.size.total()));
+    }
     say(out, format_args!("{:>12} {:>12} {:>8}  {:<20}  ROOM", "BYTES", "SNAPSHOT", "BATCHES", "USED"))?;
     for info in rooms {
         let (total, size) = (info.size.total(), info.size);
@@ -167,7 +202,7 @@ fn check(archive: &Archive, out: &mut impl Write) -> Result<(), Trouble> {
 }
 
 fn describe(archive: &Archive, room: &Room, out: &mut impl Write) -> Result<(), Trouble> {
-    let Salvage { loaded, damage } = archive.salvage(room).map_err(failure)?;
+    let Salvage { loaded, damage } = archive.salvage(room).map_err(about(room))?;
     if let Some(snapshot) = &loaded.snapshot {
         say(out, format_args!("snapshot of {} bytes", snapshot.len()))?;
     }
@@ -181,12 +216,17 @@ fn describe(archive: &Archive, room: &Room, out: &mut impl Write) -> Result<(), 
     complain(&damage)
 }
 
-fn save(archive: &Archive, room: &Room, file: &Path, out: &mut impl Write) -> Result<(), Trouble> {
-    let Salvage { loaded, damage } = archive.salvage(room).map_err(failure)?;
-    let now = SystemTime::now();
+fn save(
+    archive: &Archive,
+    room: &Room,
+    file: &Path,
+    loro: bool,
+    out: &mut impl Write,
+) -> Result<(), Trouble> {
+    let Salvage { loaded, damage } = archive.salvage(room).map_err(about(room))?;
+    let contents = if loro { document(room, loaded)? } else { exported(room, &loaded) };
     if is_stream(file) {
-        let written = export::write(&mut BufWriter::new(&mut *out), room, &loaded, now);
-        written.map_err(|error| unsaid(&error))?;
+        out.write_all(&contents).map_err(|error| unsaid(&error))?;
         return complain(&damage);
     }
     let named = |error: io::Error| match error.kind() {
@@ -195,12 +235,33 @@ fn save(archive: &Archive, room: &Room, file: &Path, out: &mut impl Write) -> Re
         }
         _ => Trouble::Failed(format!("{}: {error}", file.display())),
     };
-    let mut target = BufWriter::new(File::create_new(file).map_err(named)?);
-    export::write(&mut target, room, &loaded, now).map_err(named)?;
-    let target = target.into_inner().map_err(|error| named(error.into_error()))?;
-    target.sync_all().map_err(named)?;
+    let mut target = File::create_new(file).map_err(named)?;
+    target.write_all(&contents).and_then(|()| target.sync_all()).map_err(named)?;
     say(out, format_args!("exported {} to {}", shown(room), file.display()))?;
     complain(&damage)
+}
+
+fn exported(room: &Room, loaded: &Loaded) -> Vec<u8> {
+    let mut contents = Vec::new();
+    export::write(&mut contents, room, loaded, SystemTime::now()).expect("writing to memory");
+    contents
+}
+
+fn document(room: &Room, loaded: Loaded) -> Result<Vec<u8>, Trouble> {
+    if room.crdt != Crdt::Loro {
+        let problem = format!("flag --loro: {} is no Loro document that could be read", shown(room));
+        return Err(Trouble::Refused(problem));
+    }
+    let whole = crate::room::document::whole(crate::relay::as_stored(loaded));
+    let (document, is_all) =
+        whole.map_err(|problem| Trouble::Failed(format!("{}: {problem}", shown(room))))?;
+    if !is_all {
+        eprintln!(
+            "signaling-server: {}: some updates wait for others that nobody has sent, and are left out",
+            shown(room)
+        );
+    }
+    Ok(document.into())
 }
 
 fn opened(file: &Path) -> Result<export::Exported, Trouble> {
@@ -210,6 +271,17 @@ fn opened(file: &Path) -> Result<export::Exported, Trouble> {
     }
     let source = File::open(file).map_err(|error| named(error.into()))?;
     export::read(BufReader::new(source)).map_err(named)
+}
+
+/// A name of another kind would make what is in the file something that nobody can read.
+fn renamed(room: &Room, name: &Room) -> Result<Room, Trouble> {
+    if room.crdt == name.crdt {
+        return Ok(name.clone());
+    }
+    let [from, to] = [room, name].map(|room| room.crdt.magic().escape_ascii().to_string());
+    Err(Trouble::Refused(format!(
+        "flag --as: the file holds a room of kind {from}, expected {from}/NAME, not {to}/NAME"
+    )))
 }
 
 fn is_stream(file: &Path) -> bool {
@@ -239,6 +311,16 @@ fn failure(error: impl std::fmt::Display) -> Trouble {
     Trouble::Failed(error.to_string())
 }
 
+/// What was to be done to a room, and was not.
+fn about(room: &Room) -> impl Fn(StoreError) -> Trouble {
+    move |error| match error {
+        StoreError::NoSuchRoom | StoreError::NothingToCut => {
+            Trouble::Failed(format!("{}: {error}", shown(room)))
+        }
+        error => failure(error),
+    }
+}
+
 /// A room's name may hold anything; on a terminal it stays on its line.
 fn shown(room: &Room) -> String {
     room.to_string().escape_debug().to_string()
@@ -259,7 +341,6 @@ fn part(text: &str) -> Result<Cut, String> {
 #[cfg(test)]
 mod tests {
     use wire::RoomId;
-    use wire::sync::Crdt;
 
     use super::*;
 

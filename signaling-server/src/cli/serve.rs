@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::settings::Settings;
 use super::{failed, refused};
-use crate::config::{AccessMode, Config, LogConfig, LogFormat};
+use crate::config::{AccessMode, Config, LogConfig, LogFormat, RelayConfig, RelayMode};
 use crate::notify;
 use crate::reload::Reload;
 use crate::server::Server;
@@ -37,6 +37,7 @@ pub(super) fn run(settings: &Settings) -> ExitCode {
 
 async fn serve(config: Config, clients: Option<TcpListener>) -> ExitCode {
     let open = config.access.mode == AccessMode::Open;
+    let relay = config.relay.clone();
     // Before anybody is told that the server listens: whoever waits for that line may stop it at once.
     let (shutdown, abort) = match signals() {
         Ok(signals) => signals,
@@ -50,6 +51,7 @@ async fn serve(config: Config, clients: Option<TcpListener>) -> ExitCode {
         return failed(format_args!("signals can not be received: {error}"));
     }
     announce(&server, open);
+    announce_relay(&relay);
     server.run(shutdown, abort).await;
     ExitCode::SUCCESS
 }
@@ -68,6 +70,19 @@ fn announce(server: &Server, open: bool) {
     if let Some(metrics) = server.metrics_addr() {
         println!("metrics on http://{metrics}/metrics");
         tracing::info!(address = %metrics, "metrics");
+    }
+}
+
+/// Says what becomes of documents, if anything.
+fn announce_relay(relay: &RelayConfig) {
+    match (relay.mode, &relay.data_dir) {
+        (RelayMode::Off, _) => {}
+        (RelayMode::Disk, Some(dir)) => {
+            tracing::info!(data_dir = %dir.display(), "documents are relayed, and kept on disk");
+        }
+        (RelayMode::Memory | RelayMode::Disk, _) => {
+            tracing::info!("documents are relayed, and kept in memory");
+        }
     }
 }
 

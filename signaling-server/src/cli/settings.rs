@@ -18,7 +18,7 @@ pub(super) struct Settings {
     /// Address and port for clients [default: [::]:4444]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Address and port for /metrics and /rooms, or "off" [default: 127.0.0.1:9464]
+    /// Address and port for /metrics, /rooms and /documents, or "off" [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR")]
     metrics_listen: Option<String>,
     /// "off" lifts every rate and count, never what bounds memory [default: on]

@@ -127,6 +127,11 @@ impl Chamber {
         if matches!(self.hosted.try_lock(), Err(TryLockError::WouldBlock)) {
             return;
         }
+        self.schedule();
+    }
+
+    /// Has a task look into the inbox soon.
+    fn schedule(self: &Arc<Self>) {
         if !self.scheduled.swap(true, Ordering::AcqRel) {
             let chamber = Arc::clone(self);
             self.runtime.spawn(async move {
@@ -214,31 +219,42 @@ impl Chamber {
     }
 
     /// Marks the room as out of the map if nobody has been in it for so long, and says whether it did.
-    pub(super) fn retire_if_idle(&self, now: Instant, idle_after: Duration) -> bool {
-        let mut hosted = self.lock();
-        let long = hosted.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= idle_after);
-        hosted.retired |=
-            long && hosted.present.is_empty() && hosted.room.is_idle() && self.inbox().is_empty();
-        hosted.retired
+    pub(super) fn retire_if_idle(self: &Arc<Self>, now: Instant, idle_after: Duration) -> bool {
+        self.look_at(|hosted| {
+            let since = hosted.idle_since.map(|since| now.saturating_duration_since(since));
+            let long = since.is_some_and(|idle| idle >= idle_after);
+            hosted.retired |=
+                long && hosted.present.is_empty() && hosted.room.is_idle() && self.inbox().is_empty();
+            hosted.retired
+        })
     }
 
-    pub(super) fn generation(&self) -> Option<Generation> {
-        self.lock().room.generation()
+    pub(super) fn generation(self: &Arc<Self>) -> Option<Generation> {
+        self.look_at(|hosted| hosted.room.generation())
     }
 
-    pub(super) fn report(&self) -> RelayReport {
-        let hosted = self.lock();
-        RelayReport {
+    pub(super) fn report(self: &Arc<Self>) -> RelayReport {
+        self.look_at(|hosted| RelayReport {
             room: self.name.clone(),
             members: hosted.room.members(),
             entries: hosted.room.entries(),
-        }
+            stored: hosted.room.stored(),
+        })
     }
 
-    pub(super) fn callers(&self) -> Vec<Arc<Caller>> {
-        let mut callers: Vec<_> = self.lock().present.values().map(Arc::clone).collect();
+    pub(super) fn callers(self: &Arc<Self>) -> Vec<Arc<Caller>> {
+        let mut callers: Vec<_> = self.look_at(|hosted| hosted.present.values().map(Arc::clone).collect());
         callers.sort_by_key(|caller| caller.id);
         callers
+    }
+
+    /// Looks at the room without bringing it anything. What is answered meanwhile is left to a task.
+    fn look_at<T>(self: &Arc<Self>, look: impl FnOnce(&mut Hosted) -> T) -> T {
+        let seen = look(&mut self.lock());
+        if !self.inbox().is_empty() {
+            self.schedule();
+        }
+        seen
     }
 
     /// A room whose code has panicked is used on: those who leave it must not panic in turn, for that would end the
@@ -249,5 +265,30 @@ impl Chamber {
 
     fn inbox(&self) -> MutexGuard<'_, VecDeque<Input<'static>>> {
         self.inbox.lock().expect("no code that holds this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::id::RoomId;
+    use wire::sync::Crdt;
+
+    use super::*;
+    use crate::config::{LimitsConfig, RelayConfig, RelayMode};
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn an_answer_that_comes_while_somebody_looks_at_the_room_is_taken() {
+        let config = RelayConfig { mode: RelayMode::Memory, ..RelayConfig::default() };
+        let relays =
+            Relays::open(&config, &LimitsConfig::default(), &Arc::new(Metrics::new())).unwrap().unwrap();
+        let chamber = relays.chamber(&Room { crdt: Crdt::Loro, id: RoomId::try_from("r").unwrap() });
+        chamber.look_at(|_| chamber.answer(Input::Tick));
+        let taken = async {
+            while !chamber.inbox().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), taken).await.expect("somebody looks into the inbox");
     }
 }

@@ -50,11 +50,7 @@ pub(super) fn written(result: &Result<Written, StoreError>) -> Result<room::Writ
 pub(super) fn stored(result: Result<Option<Loaded>, StoreError>) -> Result<room::Stored, String> {
     match result {
         Ok(None) => Ok(room::Stored::default()),
-        Ok(Some(loaded)) => Ok(room::Stored {
-            generation: Some(generation(loaded.generation)),
-            snapshot: loaded.snapshot,
-            log: loaded.log.into_iter().map(logged).collect(),
-        }),
+        Ok(Some(loaded)) => Ok(as_stored(loaded)),
         Err(error) => {
             let damaged = matches!(error, StoreError::Damaged(_));
             tracing::debug!(%error, "a room cannot be loaded");
@@ -64,6 +60,15 @@ pub(super) fn stored(result: Result<Option<Loaded>, StoreError>) -> Result<room:
             );
             Err(UNREADABLE.to_owned())
         }
+    }
+}
+
+/// What the store has loaded, as a room takes it.
+pub(crate) fn as_stored(loaded: Loaded) -> room::Stored {
+    room::Stored {
+        generation: Some(generation(loaded.generation)),
+        snapshot: loaded.snapshot,
+        log: loaded.log.into_iter().map(logged).collect(),
     }
 }
 

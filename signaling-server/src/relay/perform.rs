@@ -50,7 +50,7 @@ impl Chamber {
 
     fn backfill(&self, relays: &Relays, present: &Present, to: ConnectionId, backfill: Backfill) {
         let Some(caller) = present.get(&to) else { return };
-        match relays.backfills.admit(backfill) {
+        match relays.backfills.admit(backfill, &caller.outbox, Instant::now()) {
             Some(under_way) => caller.outbox.feed(self.name(), Box::new(under_way)),
             // It comes back in a while, when there may be room.
             None => caller.outbox.close(Disconnect::Busy),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::ConnectionId;
 use super::content::{Answer, Job, Taken};
+use super::relay::parcel;
 
 /// What each update is counted as beyond its bytes.
 const OVERHEAD: usize = 64;
@@ -48,7 +49,7 @@ impl Blind {
                 batch.updates.iter().for_each(|update| self.keep(batch.receipt.who, update));
                 Answer::Taken(Taken::all(batch.updates.len()))
             }
-            Job::Snapshot => Answer::Snapshot(self.updates()),
+            Job::Snapshot => Answer::Snapshot(parcel::pack(&self.updates())),
         }
     }
 

@@ -18,10 +18,17 @@ pub(super) enum Job {
     /// Become what is stored.
     Open(Opening),
     /// Tell a newcomer what it lacks.
-    Join { who: ConnectionId, version: Bytes },
+    Join {
+        who: ConnectionId,
+        version: Bytes,
+        /// As whom it may write, if it may.
+        writer: Option<Author>,
+        /// When it asked.
+        at: Instant,
+    },
     /// Take updates.
     Batch(Batch),
-    /// Say everything.
+    /// Say everything, as the store keeps it.
     Snapshot,
 }
 
@@ -86,8 +93,8 @@ pub(super) enum Answer {
     Joined { version: Bytes, updates: Vec<Bytes> },
     /// See there.
     Taken(Taken),
-    /// Everything, in parts.
-    Snapshot(Vec<Bytes>),
+    /// Everything, in one parcel.
+    Snapshot(Bytes),
 }
 
 /// What became of a [`Batch`].
@@ -184,13 +191,27 @@ impl Content {
     }
 
     /// A member has left. What the others should hear of it.
-    pub(super) fn leave(&mut self, now: Instant, who: ConnectionId, grace: Duration) -> Option<Bytes> {
+    pub(super) fn leave(
+        &mut self,
+        now: Instant,
+        who: ConnectionId,
+        author: &Author,
+        grace: Duration,
+    ) -> Option<Bytes> {
         match self {
-            Self::Presence(presence) => presence.leave(now, who, grace),
+            Self::Presence(presence) => presence.leave(now, who, author, grace),
             Self::Blind(blind) => {
                 blind.leave(who);
                 None
             }
+            _ => None,
+        }
+    }
+
+    /// What everybody should hear, its author included, after a batch.
+    pub(super) fn brought_back(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Presence(presence) => presence.brought_back(),
             _ => None,
         }
     }

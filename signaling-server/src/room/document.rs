@@ -6,11 +6,39 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::content::{Answer, Content, Job};
+use bytes::Bytes;
+
+use super::content::{Answer, Content, Job, Opening};
+use super::relay::{Stored, parcel};
 use super::replica::Replica;
 
 /// The most batches of a log that are left out before the room is given up.
 const MOST_SET_ASIDE: usize = 16;
+
+/// What is stored of a `%LOR` room as one update that any Loro library imports, and whether that is all: what waits for
+/// updates that nobody has sent is not in it.
+///
+/// # Errors
+///
+/// In one line, if it cannot be read.
+pub fn whole(stored: Stored) -> Result<(Bytes, bool), String> {
+    let jobs = [Job::Open(Opening::new(stored)), Job::Snapshot];
+    let done = Work::new(Box::new(Replica::new(u64::MAX)), jobs.into()).run();
+    let mut parts = Vec::new();
+    for (_, answer) in done.settled {
+        match answer {
+            Answer::Unreadable(reason) => return Err(reason),
+            Answer::Snapshot(snapshot) => parts = parcel::unpack(snapshot).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let is_all = parts.len() == 1;
+    parts
+        .into_iter()
+        .next()
+        .map(|document| (document, is_all))
+        .ok_or_else(|| "the document breaks when it is read".into())
+}
 
 /// Jobs for a document, and the document.
 #[derive(Debug)]
@@ -82,10 +110,10 @@ fn open_without(replica: &mut Replica, job: Job) -> Result<Job, Job> {
 }
 
 impl Content {
-    /// The document, to be worked on: an empty one if there is none yet.
-    pub(super) fn take_replica(&mut self) -> Box<Replica> {
+    /// The document, to be worked on: an empty one if there is none yet, of a room that may take so much.
+    pub(super) fn take_replica(&mut self, most: u64) -> Box<Replica> {
         let home = if let Self::Document(replica) = self { replica.take() } else { None };
-        home.unwrap_or_else(|| Box::new(Replica::new()))
+        home.unwrap_or_else(|| Box::new(Replica::new(most)))
     }
 
     /// The document is back, if it is.

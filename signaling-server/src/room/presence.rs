@@ -6,8 +6,16 @@
 //! What a connection has announced leaves with it: the others get a deletion, stamped one past the entry's own stamp.
 //! Deleted keys are remembered, so that a client that comes back with an old store does not bring a ghost with it.
 //! In a `%EPS` room entries outlive their connections.
+//!
+//! # Coming back
+//!
+//! A client whose connection broke comes back a moment later with the store that it had, in which its entry is as it
+//! was, and older than the deletion. So an entry that left with a connection may be brought back by whoever joins soon
+//! after as the same author: it is then given to everybody, its author included, stamped one past the deletion, which
+//! again is nobody's clock. What the author sets next has a later stamp still.
 
 mod entries;
+mod lost;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,7 +25,9 @@ use wire::sync::Status;
 
 use super::ConnectionId;
 use super::content::{Answer, Job, Opening, Taken};
+use super::relay::{Author, parcel};
 use entries::Entry;
+use lost::Lost;
 
 /// What each key is counted as beyond its bytes.
 const OVERHEAD: usize = 128;
@@ -31,7 +41,16 @@ pub(super) struct Presence {
     most: usize,
     lasting: bool,
     /// Connections that have ended and may come back until then, the first to go first.
-    leaving: Vec<(Instant, ConnectionId)>,
+    leaving: Vec<Leaving>,
+    /// Entries that have just been brought back, to be given to everybody.
+    back: Vec<Bytes>,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    until: Instant,
+    who: ConnectionId,
+    author: Author,
 }
 
 #[derive(Debug)]
@@ -41,12 +60,14 @@ struct Known {
     holders: Vec<ConnectionId>,
     /// It was announced by itself, as stores do when something is set, and not as part of all that a store knew.
     sure: bool,
+    /// It has left with a connection since it was set.
+    lost: Option<Box<Lost>>,
 }
 
 impl Presence {
     /// `%EPH`: at most so many bytes; entries leave with who announced them.
     pub(super) fn passing(most: usize) -> Self {
-        Self { keys: HashMap::new(), len: 0, most, lasting: false, leaving: Vec::new() }
+        Self { keys: HashMap::new(), len: 0, most, lasting: false, leaving: Vec::new(), back: Vec::new() }
     }
 
     /// `%EPS`: at most so many bytes; entries stay.
@@ -74,11 +95,15 @@ impl Presence {
                 Ok(()) => Answer::Opened { set_aside: Vec::new() },
                 Err(reason) => Answer::Unreadable(reason),
             },
-            Job::Join { .. } => {
-                Answer::Joined { version: Bytes::new(), updates: self.state().into_iter().collect() }
+            Job::Join { who, writer, at, .. } => {
+                if let Some(author) = writer {
+                    self.keys.values_mut().for_each(|known| known.spare(*at, *who, author));
+                }
+                let state = self.state(|known| !known.is_kept_from(*who));
+                Answer::Joined { version: Bytes::new(), updates: state.into_iter().collect() }
             }
             Job::Batch(batch) => Answer::Taken(self.take(batch.receipt.who, &batch.updates)),
-            Job::Snapshot => Answer::Snapshot(self.state().into_iter().collect()),
+            Job::Snapshot => Answer::Snapshot(parcel::pack(self.state(|_| true).as_slice())),
         }
     }
 
@@ -131,6 +156,11 @@ impl Presence {
         let from = from.filter(|_| !self.lasting);
         if let Some(known) = self.keys.get_mut(&entry.key) {
             if known.entry.stamp > entry.stamp {
+                if let Some(from) = from {
+                    let before = weight(&known.entry);
+                    self.back.extend(known.bring_back(from, &entry));
+                    self.len = self.len - before + weight(&known.entry);
+                }
                 return;
             }
             if known.entry.stamp == entry.stamp {
@@ -141,7 +171,7 @@ impl Presence {
         let entry = entry.detached();
         let key = Bytes::copy_from_slice(&entry.key);
         self.len += weight(&entry);
-        let known = Known { holders: from.into_iter().collect(), sure, entry };
+        let known = Known { holders: from.into_iter().collect(), sure, entry, lost: None };
         if let Some(before) = self.keys.insert(key, known) {
             self.len -= weight(&before.entry);
         }
@@ -149,44 +179,51 @@ impl Presence {
 
     /// The newest entries as an update, deletions included; those of connections that may be gone are left out, so
     /// that nobody takes them up who has not seen them.
-    fn state(&self) -> Option<Bytes> {
+    fn state(&self, wanted: impl Fn(&Known) -> bool) -> Option<Bytes> {
         let stays = |known: &&Known| {
             known.holders.is_empty() || known.holders.iter().any(|holder| !is_leaving(&self.leaving, *holder))
         };
-        let entries: Vec<_> = self.keys.values().filter(stays).map(|known| &known.entry.bytes).collect();
-        (!entries.is_empty()).then(|| entries::join(entries.into_iter()))
+        let entries = self.keys.values().filter(stays).filter(|known| wanted(known));
+        together(entries.map(|known| &known.entry.bytes).collect())
     }
 
     /// A connection has left: what it alone has announced is deleted, now or when it has not come back in time.
-    pub(super) fn leave(&mut self, now: Instant, who: ConnectionId, grace: Duration) -> Option<Bytes> {
+    pub(super) fn leave(
+        &mut self,
+        now: Instant,
+        who: ConnectionId,
+        author: &Author,
+        grace: Duration,
+    ) -> Option<Bytes> {
         if grace.is_zero() {
-            return self.forget(who);
+            return together(self.release(now, who, author).iter().collect());
         }
         if self.keys.values().any(|known| known.holders.contains(&who)) {
-            self.leaving.push((now + grace, who));
+            self.leaving.push(Leaving { until: now + grace, who, author: author.clone() });
         }
         None
     }
 
     /// Deletes what belongs to connections whose time is over.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Bytes> {
-        let over = self.leaving.iter().take_while(|(at, _)| *at <= now).count();
+        let over = self.leaving.iter().take_while(|leaving| leaving.until <= now).count();
         let gone: Vec<_> = self.leaving.drain(..over).collect();
-        let deletions: Vec<_> = gone.into_iter().flat_map(|(_, who)| self.release(who)).collect();
-        (!deletions.is_empty()).then(|| entries::join(deletions.iter()))
+        let release = |Leaving { who, author, .. }| self.release(now, who, &author);
+        let deletions: Vec<_> = gone.into_iter().flat_map(release).collect();
+        together(deletions.iter().collect())
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.leaving.first().map(|(at, _)| *at)
+        self.leaving.first().map(|leaving| leaving.until)
     }
 
-    fn forget(&mut self, who: ConnectionId) -> Option<Bytes> {
-        let deletions = self.release(who);
-        (!deletions.is_empty()).then(|| entries::join(deletions.iter()))
+    /// What has been brought back since this was last asked.
+    pub(super) fn brought_back(&mut self) -> Option<Bytes> {
+        together(std::mem::take(&mut self.back).iter().collect())
     }
 
     /// Takes a connection's hands off everything, and deletes what nobody holds any more.
-    fn release(&mut self, who: ConnectionId) -> Vec<Bytes> {
+    fn release(&mut self, now: Instant, who: ConnectionId, author: &Author) -> Vec<Bytes> {
         let mut deletions = Vec::new();
         for known in self.keys.values_mut() {
             let held = known.holders.len();
@@ -195,7 +232,7 @@ impl Presence {
                 continue;
             }
             let before = weight(&known.entry);
-            known.entry = entries::deletion(&known.entry);
+            known.lose(now, author);
             self.len = self.len - before + weight(&known.entry);
             deletions.push(known.entry.bytes.clone());
         }
@@ -203,11 +240,16 @@ impl Presence {
     }
 }
 
+/// These entries as an update, if there are any.
+fn together(entries: Vec<&Bytes>) -> Option<Bytes> {
+    (!entries.is_empty()).then(|| entries::join(entries.into_iter()))
+}
+
 impl Known {
     /// The same entry is announced once more. By its author who is back? By somebody who has heard of it, as stores
     /// announce all that they know when they join? Who has set it by itself is believed; else it is held by all who
     /// announced it, and leaves with the last of them.
-    fn claim(&mut self, from: Option<ConnectionId>, sure: bool, leaving: &[(Instant, ConnectionId)]) {
+    fn claim(&mut self, from: Option<ConnectionId>, sure: bool, leaving: &[Leaving]) {
         let Some(from) = from.filter(|from| !self.holders.contains(from)) else { return };
         let held = self.holders.len();
         self.holders.retain(|holder| !is_leaving(leaving, *holder));
@@ -221,8 +263,8 @@ impl Known {
     }
 }
 
-fn is_leaving(leaving: &[(Instant, ConnectionId)], who: ConnectionId) -> bool {
-    leaving.iter().any(|(_, left)| *left == who)
+fn is_leaving(leaving: &[Leaving], who: ConnectionId) -> bool {
+    leaving.iter().any(|leaving| leaving.who == who)
 }
 
 fn weight(entry: &Entry) -> usize {

@@ -117,7 +117,9 @@ impl Relay {
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         debug_assert!(self.outputs.is_empty(), "outputs are drained before the next input");
         match input {
-            Input::Join { who, permission, version, author } => self.join(who, permission, version, author),
+            Input::Join { who, permission, version, author } => {
+                self.join(now, who, permission, version, author);
+            }
             Input::Frame { from, message, frame, fragments } => {
                 self.message(now, from, message, frame, fragments);
             }
@@ -174,6 +176,12 @@ impl Relay {
         self.content.entries()
     }
 
+    /// How many bytes are stored of it, by the store's last word.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.journal.stored()
+    }
+
     /// Whether it may be dropped: nobody is in it, and nothing is under way. A stored room is the same when it is
     /// made anew and loaded; others start afresh.
     #[must_use]
@@ -182,13 +190,20 @@ impl Relay {
         self.seats.len() == 0 && quiet && !self.away && self.phase != Phase::Loading
     }
 
-    fn join(&mut self, who: ConnectionId, permission: Permission, version: Bytes, author: Author) {
+    fn join(
+        &mut self,
+        now: Instant,
+        who: ConnectionId,
+        permission: Permission,
+        version: Bytes,
+        author: Author,
+    ) {
         let newcomer = !self.seats.contains(who);
         if newcomer && self.limits.members != 0 && self.seats.len() >= self.limits.members {
             return self.turn_away(who, "room_full", "the room is full");
         }
         let asked = self.queue.iter_mut().find_map(|job| match job {
-            Job::Join { who: asked, version } if *asked == who => Some(version),
+            Job::Join { who: asked, version, .. } if *asked == who => Some(version),
             _ => None,
         });
         if let Some(asked) = asked {
@@ -199,8 +214,9 @@ impl Relay {
         if self.queue.len() >= self.limits.queue {
             return self.turn_away(who, "room_busy", "too much waits for this room");
         }
+        let writer = (permission == Permission::Write).then(|| author.clone());
         self.seats.reserve(who, permission, author);
-        self.queue.push_back(Job::Join { who, version });
+        self.queue.push_back(Job::Join { who, version, writer, at: now });
         if self.phase == Phase::Asleep {
             self.phase = Phase::Loading;
             self.outputs.push_back(Output::Load);
@@ -208,8 +224,8 @@ impl Relay {
     }
 
     fn leave(&mut self, now: Instant, who: ConnectionId, grace: Duration) {
-        if self.seats.leave(who) {
-            let farewell = self.content.leave(now, who, grace);
+        if let Some(author) = self.seats.leave(who) {
+            let farewell = self.content.leave(now, who, &author, grace);
             self.announce(now, farewell);
         }
     }
@@ -253,7 +269,8 @@ impl Relay {
     /// Has the document worked on.
     fn send_away(&mut self, jobs: VecDeque<Job>) {
         self.away = true;
-        self.outputs.push_back(Output::Work(Box::new(Work::new(self.content.take_replica(), jobs))));
+        self.outputs
+            .push_back(Output::Work(Box::new(Work::new(self.content.take_replica(self.limits.room), jobs))));
     }
 
     /// Sends an update of the room's own to everybody in it.

@@ -13,7 +13,9 @@ use loro::{ExportMode, LoroDoc, VersionVector};
 use wire::sync::Status;
 
 use super::content::{Answer, Job, Opening, Taken};
-use super::relay::Seq;
+use super::expansion::unpacked_len;
+use super::relay::{Seq, parcel};
+use super::vetting::weigh;
 
 /// A job that reads or writes no more bytes than this takes well under a millisecond.
 const LIGHT: u64 = 64 << 10;
@@ -21,8 +23,11 @@ const LIGHT: u64 = 64 << 10;
 /// A detached document.
 pub(super) struct Replica {
     doc: LoroDoc,
-    /// Bytes imported since it was opened.
+    /// Bytes imported since it was opened or last became a snapshot, unpacked.
     bytes: u64,
+    /// What a room may take. An update that unpacks to more than twice as much is refused, since a snapshot has
+    /// everything twice; so is one that would make the document longer than four times as much.
+    most: u64,
     /// Where the log is being read. `None`: in the snapshot.
     reading: Option<Seq>,
     /// Everything, for newcomers that have nothing, as long as nothing is added.
@@ -37,14 +42,14 @@ impl fmt::Debug for Replica {
 
 impl Replica {
     /// Of an empty document.
-    pub(super) fn new() -> Self {
-        Self { doc: detached(), bytes: 0, reading: None, everything: None }
+    pub(super) fn new(most: u64) -> Self {
+        Self { doc: detached(), bytes: 0, most, reading: None, everything: None }
     }
 
     /// Throws the document away after a panic and starts with an empty one. Says where the log was being read.
     pub(super) fn discard(&mut self) -> Option<Seq> {
         let reading = self.reading;
-        let broken = mem::replace(self, Self::new());
+        let broken = mem::replace(self, Self::new(self.most));
         // Its locks are poisoned, so that letting go of it panics too.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
         reading
@@ -81,7 +86,7 @@ impl Replica {
                 Answer::Joined { version: ours.encode().into(), updates }
             }
             Job::Batch(batch) => Answer::Taken(self.take(&batch.updates)),
-            Job::Snapshot => Answer::Snapshot(self.snapshot()),
+            Job::Snapshot => Answer::Snapshot(parcel::pack(&self.snapshot())),
         }
     }
 
@@ -103,10 +108,13 @@ impl Replica {
     fn take(&mut self, updates: &[Bytes]) -> Taken {
         let mut taken = Taken::all(0);
         for update in updates {
-            match self.import(update) {
+            match self
+                .vetted(update)
+                .and_then(|()| self.import(update).map_err(|Malformed| Status::InvalidUpdate))
+            {
                 Ok(pending) => taken.pending |= pending,
-                Err(Malformed) => {
-                    taken.refused = Some(Status::InvalidUpdate);
+                Err(status) => {
+                    taken.refused = Some(status);
                     break;
                 }
             }
@@ -116,12 +124,24 @@ impl Replica {
         taken
     }
 
+    /// Whether an update may be given to Loro, which believes what it is told.
+    fn vetted(&self, update: &Bytes) -> Result<(), Status> {
+        #[cfg(test)]
+        if update == tests::POISON {
+            return Ok(());
+        }
+        let most = self.most.saturating_mul(2);
+        let weight = weigh(update, most).map_err(|_| Status::InvalidUpdate)?;
+        let all = self.bytes.saturating_add(weight);
+        if weight > most || all > self.most.saturating_mul(4) { Err(Status::PayloadTooLarge) } else { Ok(()) }
+    }
+
     /// Says whether some of it waits for what it builds on.
     fn import(&mut self, update: &[u8]) -> Result<bool, Malformed> {
         #[cfg(test)]
         tests::panic_if_asked(&self.doc, update);
         let status = self.doc.import(update).map_err(|_| Malformed)?;
-        self.bytes += update.len() as u64;
+        self.bytes = self.bytes.saturating_add(unpacked_len(update));
         self.everything = None;
         Ok(status.pending.is_some())
     }
@@ -156,7 +176,8 @@ impl Replica {
 
     fn snapshot(&mut self) -> Vec<Bytes> {
         let everything = self.since(&VersionVector::default());
-        let parts = std::iter::once(everything).chain(self.pending()).collect();
+        let parts: Vec<_> = std::iter::once(everything).chain(self.pending()).collect();
+        self.bytes = parts.iter().map(|part| part.len() as u64).sum();
         self.everything = None;
         parts
     }
@@ -211,7 +232,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_document_whose_locks_are_poisoned_can_be_thrown_away() {
-        let mut replica = Replica::new();
+        let mut replica = Replica::new(u64::MAX);
         let broken = catch_unwind(AssertUnwindSafe(|| replica.import(POISON)));
         assert!(broken.is_err());
         assert!(catch_unwind(AssertUnwindSafe(|| replica.doc.oplog_vv())).is_err());
@@ -223,7 +244,7 @@ pub(super) mod tests {
     fn a_document_is_detached_and_has_all_history_and_no_state() {
         let author = LoroDoc::new();
         author.get_text("t").insert(0, "hi").unwrap();
-        let mut replica = Replica::new();
+        let mut replica = Replica::new(u64::MAX);
         assert!(matches!(replica.import(&author.export(ExportMode::Snapshot).unwrap()), Ok(false)));
         assert!(replica.doc.is_detached());
         assert_eq!(replica.doc.oplog_vv(), author.oplog_vv());

@@ -13,6 +13,7 @@ use wire::sealed::{self, Covers, Record};
 use wire::sync::Status;
 
 use super::content::{Answer, Job, Opening, Taken};
+use super::relay::parcel;
 
 /// A Loro peer. Other names of peers are passed on but appear in no version.
 type Peer = u64;
@@ -35,7 +36,7 @@ impl Sealed {
                 Answer::Joined { version: self.version(), updates: self.missing(version) }
             }
             Job::Batch(batch) => Answer::Taken(taken(&batch.updates, |update| self.add(update))),
-            Job::Snapshot => Answer::Snapshot(containers(&self.records)),
+            Job::Snapshot => Answer::Snapshot(parcel::pack(&containers(&self.records))),
         }
     }
 
@@ -169,7 +170,7 @@ impl Opaque {
                 Answer::Joined { version: Bytes::from_static(&[0]), updates: self.updates.clone() }
             }
             Job::Batch(batch) => Answer::Taken(taken(&batch.updates, |update| self.add(update))),
-            Job::Snapshot => Answer::Snapshot(self.updates.clone()),
+            Job::Snapshot => Answer::Snapshot(parcel::pack(&self.updates)),
         }
     }
 

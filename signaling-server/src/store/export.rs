@@ -11,12 +11,8 @@
 //!
 //! `room` comes first, `snapshot` is missing if there is none, a `batch` stands for each batch of the log in its
 //! order, and `end` is last, so that a file that was cut short is found out. Payloads are base64, in the standard
-//! alphabet with padding, and are what the store holds byte for byte: of a `%LOR` room the snapshot is a snapshot of
-//! Loro, which any Loro library imports:
-//!
-//! ```text
-//! jq -r '.snapshot.payload // empty' plan.room | base64 -d > plan.loro
-//! ```
+//! alphabet with padding, and are what the store holds byte for byte: the payload of a batch of kind 0 is one update; a
+//! batch of kind 1 and a snapshot hold several, each behind its length in eight bytes, the lowest first.
 
 use std::io::{self, BufRead, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use wire::sync::Room;
 
@@ -43,6 +44,9 @@ pub use schema::OpenError;
 
 /// Beside the database: locked by the server that has it open.
 const LOCK: &str = "relay.lock";
+
+/// Payloads up to this length are copied before they wait. What is longer is most of what it came in.
+const SHORT: usize = 64 << 10;
 
 /// Connections for reading that are kept when nobody reads.
 const READERS_KEPT: usize = 4;
@@ -160,7 +164,11 @@ impl Store for SqliteStore {
         Err(StoreError::Damaged(damage))
     }
 
-    fn append(&self, room: &Room, batch: Batch, reply: Reply<Written>) {
+    fn append(&self, room: &Room, mut batch: Batch, reply: Reply<Written>) {
+        // A slice of what came from a socket, which may be far larger and would wait for the disk with it.
+        if batch.payload.len() < SHORT {
+            batch.payload = Bytes::copy_from_slice(&batch.payload);
+        }
         self.queue.push(Request::Append(Append { room: room.clone(), batch, reply, since: Instant::now() }));
     }
 

@@ -188,4 +188,22 @@ async fn an_operator_exports_cuts_deletes_and_imports_while_members_are_there() 
     let batch = ana.send(&missing).await;
     assert_eq!(ana.ack(batch).await, Status::Ok);
     until_note(&mut ben, "c", "three").await;
+    let document = dir.path().join("plan.loro");
+    rooms(dir.path(), &["export", "plan", document.to_str().unwrap(), "--loro"]);
+    let exported = loro::LoroDoc::new();
+    exported.import(&fs::read(&document).unwrap()).unwrap();
+    assert_eq!(exported.get_deep_value(), ben.doc.get_deep_value());
+
+    // What is imported is there at once, also in a room that was opened while nothing was stored of it.
+    let mut eve = joined(&server, "copy").await;
+    rooms(dir.path(), &["import", copy.to_str().unwrap(), "--as", "copy"]);
+    eve.next_said(|said| matches!(said, Message::RoomError { .. })).await;
+    eve.enter().await;
+    until_note(&mut eve, "b", "two").await;
+    eve.edit_acked("d", "four").await;
+    // Who still has a room that is deleted may bring it back, and nobody else does.
+    rooms(dir.path(), &["delete", "copy"]);
+    eve.next_said(|said| matches!(said, Message::RoomError { .. })).await;
+    let Message::JoinOk { version, .. } = joined(&server, "copy").await.join(b"").await else { panic!() };
+    assert_eq!(version, [0][..]);
 }

@@ -26,7 +26,7 @@ async fn rooms_in_memory_are_listed_with_their_members() {
         }
     }
     let listed = list(&server, "/documents").await;
-    let line = |room: &str, members: u64| json!({"room": room, "members": members, "presence_entries": 0});
+    let line = |room: &str, members: u64| json!({"room": room, "members": members, "presence_entries": 0, "stored_bytes": 0});
     assert_eq!(
         listed,
         json!({"total": 3, "offset": 0, "rooms": [line("%LOR/plan", 3), line("%EPH/plan", 2), line("%ELO/a/b", 1)]})
@@ -52,4 +52,9 @@ async fn latencies_and_acks_are_measured() {
         assert_eq!(server.metric(series).await, 3.0, "{series}");
     }
     assert!(server.metric("signaling_store_bytes").await > 0.0);
+    let listed = list(&server, "/documents").await;
+    assert_eq!(
+        listed["rooms"][0]["stored_bytes"].as_f64(),
+        Some(server.metric("signaling_store_bytes").await)
+    );
 }

@@ -236,6 +236,24 @@ async fn a_room_that_nobody_is_in_leaves_memory_and_comes_back_when_somebody_joi
 }
 
 #[tokio::test]
+async fn a_room_beyond_those_that_may_be_stored_is_refused_and_leaves_memory_all_the_same() {
+    let server = TestServer::with(|config| {
+        in_memory(config);
+        config.relay.idle_after = Period::seconds(0);
+        config.relay.rooms = 1;
+    })
+    .await;
+    let mut ana = Peer::joined(&server, "first").await;
+    ana.edit_acked("a", "kept").await;
+    let mut eve = Peer::joined(&server, "second").await;
+    let batch = eve.edit("a", "too many").await;
+    assert_eq!(eve.ack(batch).await, Status::PayloadTooLarge);
+    drop(eve);
+    server.until_metric("signaling_relay_rooms", |rooms| rooms == 1.0).await;
+    ana.edit_acked("b", "kept too").await;
+}
+
+#[tokio::test]
 async fn a_room_that_was_abandoned_for_long_enough_is_forgotten() {
     let server = TestServer::with(|config| {
         in_memory(config);

@@ -67,6 +67,8 @@ fn rooms_and_their_batches_are_listed() {
         table(&served.said(&["list"])),
         ["BYTES SNAPSHOT BATCHES USED ROOM", "70 0 1 %ELO/plan", "144 8 2 %LOR/plan"]
     );
+    let largest = table(&served.said(&["list", "--largest"]));
+    assert_eq!(largest[1..], ["144 8 2 %LOR/plan", "70 0 1 %ELO/plan"]);
     assert_eq!(
         table(&served.said(&["list", "plan"])),
         [
@@ -76,7 +78,7 @@ fn rooms_and_their_batches_are_listed() {
             "3 5 0000000000000007 ana",
         ]
     );
-    assert_eq!(served.failed(&["list", "nowhere"]), "no such room is stored");
+    assert_eq!(served.failed(&["list", "nowhere"]), "%LOR/nowhere: no such room is stored");
 }
 
 #[test]
@@ -91,7 +93,11 @@ fn a_room_travels_as_a_file() {
     // Neither a file nor a room is overwritten by the way.
     let said = served.rooms(&["export", "plan", &file]);
     assert_eq!(said.refusal(), format!("{file}: there is such a file already"));
-    assert_eq!(served.failed(&["import", &file]), "room is stored already");
+    let exists =
+        "%LOR/plan: room is stored already: --replace puts the file in its place, --as NAME beside it";
+    assert_eq!(served.failed(&["import", &file]), exists);
+    let kind = "flag --as: the file holds a room of kind %LOR, expected %LOR/NAME, not %ELO/NAME";
+    assert_eq!(served.rooms(&["import", &file, "--as", "%ELO/plan"]).refusal(), kind);
     served.store.appended(&room("plan"), batch("ana", "four")).unwrap();
     served.said(&["import", &file, "--replace"]);
     let restored = served.store.loaded(&room("plan"));
@@ -103,7 +109,7 @@ fn a_room_travels_as_a_file() {
 fn a_room_is_deleted() {
     let served = Served::new();
     assert_eq!(served.said(&["delete", "%ELO/plan"]), "deleted %ELO/plan\n");
-    assert_eq!(served.failed(&["delete", "%ELO/plan"]), "no such room is stored");
+    assert_eq!(served.failed(&["delete", "%ELO/plan"]), "%ELO/plan: no such room is stored");
     assert_eq!(served.store.load(&Room { crdt: Crdt::Sealed, ..room("plan") }), Ok(None));
     served.store.loaded(&room("plan"));
 }
@@ -117,7 +123,8 @@ fn a_batch_or_an_author_or_the_snapshot_is_cut_out() {
     };
     assert_eq!(served.said(&["cut", "plan", "2"]), "cut batches out of %LOR/plan: 1\n");
     assert_eq!(left(), (true, b"three".to_vec()));
-    let nothing = "room has nothing of that kind in its log; what was compacted is part of its snapshot";
+    let nothing =
+        "%LOR/plan: room has nothing of that kind in its log; what was compacted is part of its snapshot";
     assert_eq!(served.failed(&["cut", "plan", "1"]), nothing);
     served.store.appended(&room("plan"), batch("ben", "four")).unwrap();
     assert_eq!(served.said(&["cut", "plan", "--author", "ana"]), "cut batches out of %LOR/plan: 1\n");

@@ -4,13 +4,16 @@
 //! They are cut apart and never decoded further: a value that a later version of Loro may know is not ours to judge,
 //! except that it has to end where its entry does.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 /// Values may be nested so deep, as in Loro.
 const MAX_DEPTH: usize = 512;
-/// The latest time that JavaScript can count to in milliseconds, but one, so that there is always one past it.
-const MAX_STAMP: i64 = (1 << 53) - 2;
+/// The latest time that JavaScript can count to in milliseconds, but one, so that there is always one past it: to
+/// delete the entry with, and to be sent back to us by those who were told.
+pub(super) const MAX_STAMP: i64 = (1 << 53) - 2;
 
 /// One entry, as a slice of what it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) struct Entry {
     pub(super) stamp: i64,
     /// All of it.
     pub(super) bytes: Bytes,
+    /// How much of it comes before the stamp, which is last.
+    head: usize,
 }
 
 /// Bytes that are no entries.
@@ -61,19 +66,32 @@ pub(super) fn deletion(entry: &Entry) -> Entry {
     let key = out.len()..out.len() + entry.key.len();
     out.put_slice(&entry.key);
     out.put_u8(0);
-    // Zigzag: these stamps are not negative.
-    put_number(&mut out, (stamp as u64) << 1);
+    let head = out.len();
+    put_stamp(&mut out, stamp);
     let bytes = out.freeze();
-    Entry { key: bytes.slice(key), deleted: true, stamp, bytes }
+    Entry { key: bytes.slice(key), deleted: true, stamp, bytes, head }
 }
 
 impl Entry {
+    /// The same, as if it had been set then.
+    pub(super) fn stamped(&self, stamp: i64) -> Self {
+        let mut out = BytesMut::from(&self.bytes[..self.head]);
+        put_stamp(&mut out, stamp);
+        let key = self.key_range();
+        let bytes = out.freeze();
+        Self { key: bytes.slice(key), deleted: self.deleted, stamp, bytes, head: self.head }
+    }
+
     /// The same in bytes of its own, so that it keeps no frame alive.
     pub(super) fn detached(self) -> Self {
         let bytes = Bytes::copy_from_slice(&self.bytes);
+        Self { key: bytes.slice(self.key_range()), bytes, ..self }
+    }
+
+    /// Where in its bytes the key stands.
+    fn key_range(&self) -> Range<usize> {
         let start = self.key.as_ptr() as usize - self.bytes.as_ptr() as usize;
-        let key = bytes.slice(start..start + self.key.len());
-        Self { key, bytes, ..self }
+        start..start + self.key.len()
     }
 }
 
@@ -98,11 +116,13 @@ impl Reader<'_> {
             }
             _ => return Err(self.malformed()),
         };
+        let head = self.at - start;
         let stamp = self.signed()?;
-        if !(0..=MAX_STAMP).contains(&stamp) {
+        let latest = if deleted { MAX_STAMP + 1 } else { MAX_STAMP };
+        if !(0..=latest).contains(&stamp) {
             return Err(self.malformed());
         }
-        Ok(Entry { key, deleted, stamp, bytes: self.whole.slice(start..self.at) })
+        Ok(Entry { key, deleted, stamp, bytes: self.whole.slice(start..self.at), head })
     }
 
     /// Passes over one value, those within it included.
@@ -209,6 +229,11 @@ impl Reader<'_> {
         }
         Ok(run)
     }
+}
+
+fn put_stamp(out: &mut BytesMut, stamp: i64) {
+    // Zigzag: these stamps are not negative.
+    put_number(out, (stamp as u64) << 1);
 }
 
 fn put_number(out: &mut BytesMut, mut number: u64) {
@@ -324,9 +349,33 @@ mod tests {
         for (stamp, fits) in
             [(0, true), (MAX_STAMP, true), (MAX_STAMP + 1, false), (-1, false), (i64::MAX, false)]
         {
-            let mut out = BytesMut::from(&[1, 1, b'k', 0][..]);
+            let mut out = BytesMut::from(&[1, 1, b'k', 1, 0][..]);
             put_number(&mut out, ((stamp << 1) ^ (stamp >> 63)) as u64);
             assert_eq!(parse(&out.freeze()).is_ok(), fits, "{stamp}");
         }
+    }
+
+    #[test]
+    fn what_deletes_the_latest_entry_of_all_may_be_sent_back_to_us() {
+        let mut out = BytesMut::from(&[1, 1, b'k', 1, 0][..]);
+        put_stamp(&mut out, MAX_STAMP);
+        let gone = deletion(&parse(&out.freeze()).unwrap()[0]);
+        assert_eq!(parse(&join([&gone.bytes].into_iter())).unwrap(), [gone.clone()]);
+        let later = join([&gone.stamped(gone.stamp + 1).bytes].into_iter());
+        assert!(parse(&later).is_err());
+    }
+
+    #[test]
+    fn an_entry_with_another_stamp_is_otherwise_the_same_to_loro() {
+        let (author, other) = (EphemeralStore::new(30_000), EphemeralStore::new(30_000));
+        author.set("k", vec![1, 2]);
+        let entry = parse(&author.encode_all().into()).unwrap().remove(0);
+        let gone = deletion(&entry);
+        let again = entry.stamped(gone.stamp + 1);
+        assert_eq!(parse(&join([&again.bytes].into_iter())).unwrap(), [again.clone()]);
+        for entry in [entry, gone, again] {
+            other.apply(&join([&entry.bytes].into_iter())).unwrap();
+        }
+        assert_eq!(other.get("k"), author.get("k"));
     }
 }

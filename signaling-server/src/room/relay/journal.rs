@@ -11,6 +11,8 @@ use wire::id::BatchId;
 use super::{Generation, Limits, Seq, Ticket, WriteError, Written};
 use crate::room::ConnectionId;
 
+/// Where the log of a room begins.
+const FIRST: Seq = Seq(1);
 /// The longest time between two attempts to close a gap.
 const SLOWEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -147,7 +149,11 @@ impl Journal {
                 if let Some(waiting) = place.and_then(|place| self.waiting.get_mut(place)) {
                     waiting.stored = true;
                 }
-                self.note(written)
+                let began = written.seq == FIRST && written.snapshot == 0;
+                // Nothing was stored when the room was loaded, and by now it is more than this batch.
+                let other = place.is_some() && self.generation.is_none() && !began;
+                let settled = self.note(written);
+                if other { Settled::Changed } else { settled }
             }
             Err(error) => {
                 self.fail(now, limits);
@@ -194,8 +200,11 @@ impl Journal {
 
     /// Whether the room should be asked for a snapshot now: to close a gap, or because the log has grown long.
     pub(super) fn wants_snapshot(&mut self, now: Instant, compacts: bool, limits: &Limits) -> bool {
-        let long =
-            compacts && self.size.log > limits.compact_after.max(self.size.snapshot).max(self.postponed);
+        let Size { snapshot, log } = self.size;
+        // A room that is about to be full is made shorter before it has to refuse anything.
+        let crowded = snapshot + log > limits.room - limits.room / 8;
+        let enough = if crowded { limits.compact_after } else { limits.compact_after.max(snapshot) };
+        let long = compacts && log > enough.max(self.postponed);
         let due = self.gap.as_ref().map_or(long, |gap| gap.retry_at <= now);
         let wanted = due && self.snapshot == Snapshot::None;
         if wanted {
@@ -260,14 +269,21 @@ impl Journal {
         self.waiting.iter().any(|waiting| !waiting.stored)
     }
 
-    /// Whether somebody still waits for something.
+    /// Whether somebody still waits for something. In a gap nobody does once the store has answered: what it lacks
+    /// has been acknowledged to nobody, and those who have it bring it again.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.gap.is_none() && self.snapshot == Snapshot::None
+        let answered = if self.has_gap() { !self.is_writing() } else { self.waiting.is_empty() };
+        answered && self.snapshot == Snapshot::None
     }
 
     /// Whether so many bytes more are too many.
     pub(super) fn is_full(&self, more: usize, limits: &Limits) -> bool {
-        self.size.snapshot + self.size.log + more as u64 > limits.room
+        self.stored() + more as u64 > limits.room
+    }
+
+    /// Bytes stored of the room, by the store's last word.
+    pub(super) fn stored(&self) -> u64 {
+        self.size.snapshot + self.size.log
     }
 
     /// When a snapshot is to be tried again.

@@ -35,11 +35,12 @@ impl Relay {
     /// The document is back, with answers.
     pub(super) fn done(&mut self, now: Instant, done: Done) {
         self.away = false;
+        // First, since it is forgotten again if what is stored cannot be read.
+        self.content.put_replica(done.replica);
         self.queue_again(done.rest);
         for (job, answer) in done.settled {
             self.settle(now, job, answer);
         }
-        self.content.put_replica(done.replica);
         if let Some(culprit) = done.culprit {
             self.broken(now, culprit);
         }
@@ -115,9 +116,8 @@ impl Relay {
                 self.joined(who, version, updates);
             }
             (Job::Batch(batch), Answer::Taken(taken)) => self.taken(now, batch, taken),
-            (Job::Snapshot, Answer::Snapshot(parts)) => {
+            (Job::Snapshot, Answer::Snapshot(snapshot)) => {
                 let (ticket, generation, through) = self.journal.snapshot();
-                let snapshot = parcel::pack(&parts);
                 self.outputs.push_back(Output::Compact { ticket, generation, through, snapshot });
             }
             (Job::Open(_), Answer::Opened { set_aside }) => self.opened(now, set_aside),
@@ -166,6 +166,8 @@ impl Relay {
         let news = taken.news && !updates.is_empty();
         if news {
             self.pass_on(receipt, &updates, whole.then_some(frames));
+            let back = self.content.brought_back();
+            self.announce(now, back);
         }
         // Of a batch that is taken in part, what is taken is kept, but its sender is refused.
         let thanks = taken.refused.is_none().then_some(receipt);

@@ -62,10 +62,10 @@ impl Seats {
         Some(seat.permission)
     }
 
-    /// Whether it was there at all.
-    pub(super) fn leave(&mut self, who: ConnectionId) -> bool {
+    /// As whom it was there, if it was.
+    pub(super) fn leave(&mut self, who: ConnectionId) -> Option<Author> {
         self.seated = None;
-        self.seats.remove(&who).is_some()
+        self.seats.remove(&who).map(|seat| seat.author)
     }
 
     /// Everybody leaves.

@@ -4,5 +4,6 @@ mod documents;
 mod harm;
 mod logs;
 mod presence;
+mod returning;
 mod storing;
 mod world;

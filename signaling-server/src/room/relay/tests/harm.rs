@@ -124,6 +124,34 @@ fn a_document_that_breaks_when_it_is_read_is_tried_again_and_then_given_up() {
     assert!(matches!(world.read(EVE)[..], [Message::JoinOk { .. }, Message::Update { .. }]));
 }
 
+#[test]
+fn an_update_that_unpacks_to_more_than_a_room_may_take_is_refused_before_it_does() {
+    let limits = Limits { room: 1 << 20, ..Limits::default() };
+    let mut world = World::with(Crdt::Loro, Keeping::Imported, limits);
+    world.join(ANA);
+    world.clear();
+    let packed = |peer, len: usize| {
+        let doc = doc(peer);
+        doc.get_map("m").insert("zeros", vec![0_u8; len]).unwrap();
+        doc.commit();
+        doc.export(loro::ExportMode::Snapshot).unwrap()
+    };
+    let bomb = packed(1, 4 << 20);
+    assert!(bomb.len() < 100_000, "{}", bomb.len());
+    let batch = world.send(ANA, &bomb);
+    assert_eq!(world.acks(ANA), [(batch, Status::PayloadTooLarge)]);
+    // Many that are not too large each are too much together.
+    let statuses: Vec<_> = (2..40)
+        .map(|peer| {
+            world.send(ANA, &packed(peer, 200_000));
+            world.acks(ANA)[0].1
+        })
+        .collect();
+    let taken = statuses.iter().take_while(|status| **status == Status::Ok).count();
+    assert!((5..15).contains(&taken), "{statuses:?}");
+    assert!(statuses[taken..].iter().all(|status| *status == Status::PayloadTooLarge));
+}
+
 /// What an update is like whose checksum is right, though its sender has changed it.
 fn sealed(mut update: Vec<u8>) -> Vec<u8> {
     let checksum = xxhash_rust::xxh32::xxh32(&update[20..], u32::from_le_bytes(*b"LORO"));

@@ -20,21 +20,25 @@ fn set(store: &EphemeralStore, key: &str, value: &str) -> Vec<u8> {
 }
 
 /// A store with what has come.
-fn seen(updates: &[Bytes]) -> EphemeralStore {
+pub(super) fn seen(updates: &[Bytes]) -> EphemeralStore {
     let store = store();
     updates.iter().for_each(|update| store.apply(update).unwrap());
     store
 }
 
-fn apply(world: &mut World, who: crate::room::ConnectionId, store: &EphemeralStore) {
+pub(super) fn apply(world: &mut World, who: crate::room::ConnectionId, store: &EphemeralStore) {
     world.updates(who).iter().for_each(|update| store.apply(update).unwrap());
 }
 
 /// An update of one key, as a client whose clock shows this would send it.
-fn stamped(key: &str, stamp: u64) -> Vec<u8> {
+pub(super) fn stamped(key: &str, stamp: u64) -> Vec<u8> {
+    entry(key, &[1, 0], stamp)
+}
+
+pub(super) fn entry(key: &str, value: &[u8], stamp: u64) -> Vec<u8> {
     let mut out = vec![1, key.len() as u8];
     out.extend(key.as_bytes());
-    out.extend([1, 0]);
+    out.extend(value);
     let mut rest = stamp << 1;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);

@@ -1,9 +1,12 @@
 //! The store: what is acknowledged when, and what happens when it fails.
 
+use bytes::Bytes;
 use wire::sync::{Crdt, JoinError, Message, Status};
 
 use super::world::*;
-use crate::room::relay::{Event, Generation, Input, Keeping, Limits, WriteError};
+use crate::room::relay::{
+    Event, Generation, Input, Keeping, Limits, Logged, ONE, Seq, Stored, WriteError, parcel,
+};
 
 fn three() -> World {
     let mut world = World::new(Crdt::Loro);
@@ -222,6 +225,75 @@ fn when_somebody_else_has_changed_what_is_stored_the_room_loads_it_again() {
     assert_eq!(world.suggestions(BEN), 1);
     let (told, _) = world.joined(ANA, &version(&ana));
     assert_eq!(told, [0][..], "the first word is gone, so the second one waits for it");
+}
+
+#[test]
+fn what_somebody_else_has_stored_of_a_room_that_was_empty_is_not_lost() {
+    let ana = doc(1);
+    edit(&ana, "imported ");
+    let update = Bytes::from(ana.export(loro::ExportMode::all_updates()).unwrap());
+    let whole = Stored { snapshot: Some(parcel::pack(&[update.clone()])), ..Stored::default() };
+    let logged = Logged { seq: Seq(1), kind: ONE, payload: update };
+    let log = Stored { log: vec![logged], ..Stored::default() };
+    for stored in [whole, log] {
+        let mut world = three();
+        assert_eq!(world.store.loads, 1);
+        world.store.put(Stored { generation: Some(Generation(7)), ..stored });
+        let ben = doc(2);
+        let batch = world.send(BEN, &edit(&ben, "new"));
+        assert_eq!((world.acks(BEN), world.store.loads), (vec![(batch, Status::Ok)], 2));
+        let eve = doc(3);
+        import(&eve, &world.joined(EVE, &[0]).1);
+        ben.import(&ana.export(loro::ExportMode::all_updates()).unwrap()).unwrap();
+        assert_eq!(text(&eve), text(&ben));
+    }
+}
+
+#[test]
+fn a_room_that_could_not_be_read_keeps_nothing_of_what_it_has_read() {
+    let mut world = three();
+    world.send(ANA, &edit(&doc(1), "deleted since"));
+    let mut world = world.restarted(Keeping::Imported, Limits::default());
+    let damaged = Logged { seq: Seq(2), kind: ONE, payload: b"damaged".as_slice().into() };
+    world.store.stored.log.push(damaged);
+    world.join(ANA);
+    assert!(matches!(world.read(ANA)[..], [Message::JoinError { .. }]));
+    world.store.put(Stored::default());
+    assert_eq!(world.joined(ANA, &[0]), (vec![0].into(), vec![]));
+}
+
+#[test]
+fn a_room_that_nobody_is_in_leaves_memory_although_the_store_does_not_keep_it() {
+    let mut world = three();
+    let ana = doc(1);
+    world.send(ANA, &edit(&ana, "kept"));
+    world.store.broken = Some(WriteError::Full);
+    world.store.held = true;
+    world.send(ANA, &edit(&ana, "refused"));
+    [ANA, BEN, EVE].into_iter().for_each(|who| world.gone(who));
+    assert!(!world.relay.is_idle(), "the store has not answered");
+    world.store.held = false;
+    world.tell(Input::Tick);
+    assert!(world.relay.is_idle());
+    world.join(BEN);
+    assert!(!world.relay.is_idle());
+}
+
+#[test]
+fn a_room_that_is_almost_full_of_small_updates_becomes_a_snapshot_in_time() {
+    let limits = Limits { room: 20_000, compact_after: 500, ..Limits::default() };
+    let mut world = World::with(Crdt::Loro, Keeping::Imported, limits);
+    world.join(ANA);
+    let ana = doc(1);
+    let noise: Vec<u8> = (0..12_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    ana.get_map("m").insert("blob", noise).unwrap();
+    ana.commit();
+    world.send(ANA, &ana.export(loro::ExportMode::all_updates()).unwrap());
+    for _ in 0..400 {
+        world.send(ANA, &edit(&ana, "word "));
+    }
+    assert!(world.acks(ANA).iter().all(|(_, status)| *status == Status::Ok));
+    assert!((3..40).contains(&world.store.snapshots), "{}", world.store.snapshots);
 }
 
 #[test]

@@ -142,8 +142,14 @@ impl World {
     }
 
     pub(super) fn join_as(&mut self, who: ConnectionId, permission: Permission, version: &[u8]) {
-        let author = Author(format!("user {}", who.0).into());
+        let author = author(who);
         self.tell(Input::Join { who, permission, version: Bytes::copy_from_slice(version), author });
+    }
+
+    /// Joins on a new connection as whoever was on another one.
+    pub(super) fn join_again(&mut self, who: ConnectionId, before: ConnectionId) {
+        let (permission, author) = (Permission::Write, author(before));
+        self.tell(Input::Join { who, permission, version: Bytes::new(), author });
     }
 
     /// Joins, and says what came: the version, and the updates.
@@ -232,6 +238,12 @@ impl World {
 }
 
 impl Disk {
+    /// As an operator does who imports a room.
+    pub(super) fn put(&mut self, stored: Stored) {
+        self.seq = stored.log.last().map_or(0, |logged| logged.seq.0);
+        self.stored = stored;
+    }
+
     fn answer(&mut self) -> Option<Input<'static>> {
         if let Some(Output::Load) = self.queue.front() {
             self.queue.pop_front();
@@ -278,6 +290,11 @@ impl Disk {
         let (snapshot, log) = self.stored.sizes();
         Written { seq: Seq(self.seq), generation, snapshot, log }
     }
+}
+
+/// As whom a connection writes.
+fn author(who: ConnectionId) -> Author {
+    Author(format!("user {}", who.0).into())
 }
 
 fn refuse(write: &Output, error: WriteError) -> Input<'static> {
