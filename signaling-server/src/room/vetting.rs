@@ -20,7 +20,7 @@ const SNAPSHOT: [u8; 2] = [0, 3];
 /// What comes before the blocks.
 const HEADER: usize = 22;
 /// What each row of a table is counted as, in bytes.
-const ROW: u64 = 32;
+const ROW: u64 = 24;
 /// Values may be nested so deep: who lets go of deeper ones runs out of stack.
 const MAX_DEPTH: usize = 512;
 /// In a snapshot, changes are kept under a peer and a counter; there are other keys.
