@@ -156,7 +156,12 @@ impl Replica {
     fn import(&mut self, update: &[u8]) -> Result<bool, Malformed> {
         #[cfg(test)]
         tests::panic_if_asked(&self.doc, update);
-        let status = self.doc.import(update).map_err(|_| Malformed)?;
+        let imported = self.doc.import(update);
+        // A snapshot with its history cut may attach the document that it is the first of.
+        if !self.doc.is_detached() {
+            self.doc.detach();
+        }
+        let status = imported.map_err(|_| Malformed)?;
         self.everything = None;
         Ok(status.pending.is_some())
     }
@@ -254,6 +259,22 @@ pub(super) mod tests {
         assert!(catch_unwind(AssertUnwindSafe(|| replica.doc.oplog_vv())).is_err());
         replica.discard();
         assert!(replica.doc.oplog_vv().is_empty());
+    }
+
+    #[test]
+    fn a_document_stays_detached_whatever_it_begins_with() {
+        let author = LoroDoc::new();
+        author.get_text("t").insert(0, "hi").unwrap();
+        author.commit();
+        let frontiers = author.oplog_frontiers();
+        for mode in
+            [ExportMode::shallow_snapshot(&frontiers), ExportMode::state_only(None), ExportMode::Snapshot]
+        {
+            let mut replica = Replica::new(u64::MAX);
+            // Taken or not.
+            let _ = replica.import(&author.export(mode).unwrap());
+            assert!(replica.doc.is_detached());
+        }
     }
 
     #[test]
