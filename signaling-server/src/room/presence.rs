@@ -51,6 +51,17 @@ struct Leaving {
     until: Instant,
     who: ConnectionId,
     author: Author,
+    /// Those who have joined since as the same author: perhaps it is back, and has not said so yet.
+    spared: Vec<ConnectionId>,
+}
+
+impl Leaving {
+    /// A connection joins that may write as this author.
+    fn spare(&mut self, who: ConnectionId, author: &Author) {
+        if self.author == *author && !self.spared.contains(&who) {
+            self.spared.push(who);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -98,6 +109,7 @@ impl Presence {
             Job::Join { who, writer, at, .. } => {
                 if let Some(author) = writer {
                     self.keys.values_mut().for_each(|known| known.spare(*at, *who, author));
+                    self.leaving.iter_mut().for_each(|leaving| leaving.spare(*who, author));
                 }
                 let state = self.state(|known| !known.is_kept_from(*who));
                 Answer::Joined { version: Bytes::new(), updates: state.into_iter().collect() }
@@ -196,10 +208,16 @@ impl Presence {
         grace: Duration,
     ) -> Option<Bytes> {
         if grace.is_zero() {
-            return together(self.release(now, who, author).iter().collect());
+            let deletions = self.release(who, &Lost::now(now, author, &[]));
+            return together(deletions.iter().collect());
         }
         if self.keys.values().any(|known| known.holders.contains(&who)) {
-            self.leaving.push(Leaving { until: now + grace, who, author: author.clone() });
+            self.leaving.push(Leaving {
+                until: now + grace,
+                who,
+                author: author.clone(),
+                spared: Vec::new(),
+            });
         }
         None
     }
@@ -208,7 +226,9 @@ impl Presence {
     pub(super) fn expire(&mut self, now: Instant) -> Option<Bytes> {
         let over = self.leaving.iter().take_while(|leaving| leaving.until <= now).count();
         let gone: Vec<_> = self.leaving.drain(..over).collect();
-        let release = |Leaving { who, author, .. }| self.release(now, who, &author);
+        let release = |Leaving { who, author, spared, .. }: Leaving| {
+            self.release(who, &Lost::now(now, &author, &spared))
+        };
         let deletions: Vec<_> = gone.into_iter().flat_map(release).collect();
         together(deletions.iter().collect())
     }
@@ -223,7 +243,7 @@ impl Presence {
     }
 
     /// Takes a connection's hands off everything, and deletes what nobody holds any more.
-    fn release(&mut self, now: Instant, who: ConnectionId, author: &Author) -> Vec<Bytes> {
+    fn release(&mut self, who: ConnectionId, lost: &Lost) -> Vec<Bytes> {
         let mut deletions = Vec::new();
         for known in self.keys.values_mut() {
             let held = known.holders.len();
@@ -232,7 +252,7 @@ impl Presence {
                 continue;
             }
             let before = weight(&known.entry);
-            known.lose(now, author);
+            known.lose(lost);
             self.len = self.len - before + weight(&known.entry);
             deletions.push(known.entry.bytes.clone());
         }

@@ -13,7 +13,6 @@ use loro::{ExportMode, LoroDoc, VersionVector};
 use wire::sync::Status;
 
 use super::content::{Answer, Job, Opening, Taken};
-use super::expansion::unpacked_len;
 use super::relay::{Seq, parcel};
 use super::vetting::weigh;
 
@@ -23,7 +22,7 @@ const LIGHT: u64 = 64 << 10;
 /// A detached document.
 pub(super) struct Replica {
     doc: LoroDoc,
-    /// Bytes imported since it was opened or last became a snapshot, unpacked.
+    /// About how much memory it takes, by what it was opened from or last became as a snapshot, and what came since.
     bytes: u64,
     /// What a room may take. An update that unpacks to more than twice as much is refused, since a snapshot has
     /// everything twice; so is one that would make the document longer than four times as much.
@@ -94,24 +93,29 @@ impl Replica {
         self.reading = None;
         for part in opening.snapshot()? {
             self.import(&part).map_err(|_| "the stored snapshot cannot be imported".to_owned())?;
+            self.count(&part);
         }
         for (seq, updates) in opening.log() {
             self.reading = Some(seq);
             for update in updates? {
                 let imported = self.import(&update);
                 imported.map_err(|_| format!("batch {} of the log cannot be imported", seq.0))?;
+                self.count(&update);
             }
         }
         Ok(())
     }
 
+    /// Counts what is taken without asking.
+    fn count(&mut self, update: &Bytes) {
+        let weight = weigh(update, u64::MAX).unwrap_or(update.len() as u64);
+        self.bytes = self.bytes.saturating_add(weight);
+    }
+
     fn take(&mut self, updates: &[Bytes]) -> Taken {
         let mut taken = Taken::all(0);
         for update in updates {
-            match self
-                .vetted(update)
-                .and_then(|()| self.import(update).map_err(|Malformed| Status::InvalidUpdate))
-            {
+            match self.take_one(update) {
                 Ok(pending) => taken.pending |= pending,
                 Err(status) => {
                     taken.refused = Some(status);
@@ -124,24 +128,40 @@ impl Replica {
         taken
     }
 
-    /// Whether an update may be given to Loro, which believes what it is told.
-    fn vetted(&self, update: &Bytes) -> Result<(), Status> {
+    /// Says whether some of it waits for what it builds on.
+    fn take_one(&mut self, update: &Bytes) -> Result<bool, Status> {
+        let weight = self.vetted(update)?;
+        let pending = self.import(update).map_err(|Malformed| Status::InvalidUpdate)?;
+        self.bytes = self.bytes.saturating_add(weight);
+        Ok(pending)
+    }
+
+    /// What an update weighs, if it may be given to Loro, which believes what it is told.
+    fn vetted(&self, update: &Bytes) -> Result<u64, Status> {
         #[cfg(test)]
         if update == tests::POISON {
-            return Ok(());
+            return Ok(0);
         }
         let most = self.most.saturating_mul(2);
         let weight = weigh(update, most).map_err(|_| Status::InvalidUpdate)?;
         let all = self.bytes.saturating_add(weight);
-        if weight > most || all > self.most.saturating_mul(4) { Err(Status::PayloadTooLarge) } else { Ok(()) }
+        if weight > most || all > self.most.saturating_mul(4) {
+            Err(Status::PayloadTooLarge)
+        } else {
+            Ok(weight)
+        }
     }
 
     /// Says whether some of it waits for what it builds on.
     fn import(&mut self, update: &[u8]) -> Result<bool, Malformed> {
         #[cfg(test)]
         tests::panic_if_asked(&self.doc, update);
-        let status = self.doc.import(update).map_err(|_| Malformed)?;
-        self.bytes = self.bytes.saturating_add(unpacked_len(update));
+        let imported = self.doc.import(update);
+        // A snapshot with its history cut may attach the document that it is the first of.
+        if !self.doc.is_detached() {
+            self.doc.detach();
+        }
+        let status = imported.map_err(|_| Malformed)?;
         self.everything = None;
         Ok(status.pending.is_some())
     }
@@ -177,7 +197,8 @@ impl Replica {
     fn snapshot(&mut self) -> Vec<Bytes> {
         let everything = self.since(&VersionVector::default());
         let parts: Vec<_> = std::iter::once(everything).chain(self.pending()).collect();
-        self.bytes = parts.iter().map(|part| part.len() as u64).sum();
+        self.bytes = 0;
+        parts.iter().for_each(|part| self.count(part));
         self.everything = None;
         parts
     }
@@ -238,6 +259,22 @@ pub(super) mod tests {
         assert!(catch_unwind(AssertUnwindSafe(|| replica.doc.oplog_vv())).is_err());
         replica.discard();
         assert!(replica.doc.oplog_vv().is_empty());
+    }
+
+    #[test]
+    fn a_document_stays_detached_whatever_it_begins_with() {
+        let author = LoroDoc::new();
+        author.get_text("t").insert(0, "hi").unwrap();
+        author.commit();
+        let frontiers = author.oplog_frontiers();
+        for mode in
+            [ExportMode::shallow_snapshot(&frontiers), ExportMode::state_only(None), ExportMode::Snapshot]
+        {
+            let mut replica = Replica::new(u64::MAX);
+            // Taken or not.
+            let _ = replica.import(&author.export(mode).unwrap());
+            assert!(replica.doc.is_detached());
+        }
     }
 
     #[test]

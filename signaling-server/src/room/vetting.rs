@@ -19,8 +19,10 @@ use super::expansion::{MODE, PLAIN, unpacked_len};
 const SNAPSHOT: [u8; 2] = [0, 3];
 /// What comes before the blocks.
 const HEADER: usize = 22;
+/// What a snapshot has in place of a state if it has none.
+const NO_STATE: &[u8] = b"E";
 /// What each row of a table is counted as, in bytes.
-const ROW: u64 = 32;
+const ROW: u64 = 24;
 /// Values may be nested so deep: who lets go of deeper ones runs out of stack.
 const MAX_DEPTH: usize = 512;
 /// In a snapshot, changes are kept under a peer and a counter; there are other keys.
@@ -55,20 +57,32 @@ fn rows_of_updates(body: &[u8]) -> Result<u64, Malformed> {
 }
 
 fn rows_of_snapshot(update: &Bytes) -> Result<u64, Malformed> {
-    let (len, _) = update.get(HEADER..).and_then(<[u8]>::split_first_chunk).ok_or(Malformed)?;
-    let (start, len) = (HEADER + 4, u32::from_le_bytes(*len) as usize);
-    let end = start.checked_add(len).filter(|end| *end <= update.len()).ok_or(Malformed)?;
-    if len == 0 {
+    let mut rest = update.get(HEADER..).ok_or(Malformed)?;
+    let [history, state, before] = [section(&mut rest)?, section(&mut rest)?, section(&mut rest)?];
+    // Loro would compute the state then, which may take it for ever. What it exports has one, unless its history is cut.
+    if state == NO_STATE && before.is_empty() {
+        return Err(Malformed);
+    }
+    if history.is_empty() {
         return Ok(0);
     }
+    let packed = update.slice_ref(history);
     let mut history = MemKvStore::new(MemKvConfig::default());
-    history.import_all(update.slice(start..end)).map_err(|_| Malformed)?;
+    history.import_all(packed).map_err(|_| Malformed)?;
     let blocks = history.scan(Bound::Unbounded, Bound::Unbounded).filter(|(key, _)| key.len() == BLOCK_KEY);
     let mut rows = 0_u64;
     for (_, block) in blocks {
         rows = rows.saturating_add(rows_of_block(&block)?);
     }
     Ok(rows)
+}
+
+/// A part of a snapshot, behind its length.
+fn section<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let (len, after) = rest.split_first_chunk().ok_or(Malformed)?;
+    let (section, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize).ok_or(Malformed)?;
+    *rest = after;
+    Ok(section)
 }
 
 /// Rows of all tables of a block.
@@ -527,6 +541,24 @@ mod tests {
         let nested = |depth| [[7, 1].repeat(depth), vec![0]].concat();
         assert!(with(nested(MAX_DEPTH - 1)).is_ok());
         assert_eq!(with(nested(100_000)), Err(Malformed));
+    }
+
+    #[test]
+    fn a_snapshot_whose_state_would_have_to_be_computed_is_refused_unless_its_history_is_cut() {
+        let doc = LoroDoc::new();
+        doc.get_text("t").insert(0, "hello").unwrap();
+        doc.commit();
+        let snapshot = doc.export(ExportMode::Snapshot).unwrap();
+        let mut rest = &snapshot[HEADER..];
+        let history = section(&mut rest).unwrap();
+        let mut without = snapshot[..HEADER].to_vec();
+        for part in [history, NO_STATE, b""] {
+            without.extend((part.len() as u32).to_le_bytes());
+            without.extend(part);
+        }
+        assert_eq!(weigh(&without.into(), u64::MAX), Err(Malformed));
+        let cut = doc.export(ExportMode::shallow_snapshot(&doc.oplog_frontiers())).unwrap();
+        assert!(weigh(&cut.into(), u64::MAX).is_ok());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use wire::sync::{self, Crdt, JoinError, Message, Permission, RoomErrorCode, Stat
 use xxhash_rust::xxh32::xxh32;
 
 use super::peer::{Peer, room};
+use super::process::Process;
 use super::rooms::in_memory;
 use super::support::TestServer;
 
@@ -56,12 +57,61 @@ fn mutated(seed: u64, count: usize) -> Vec<Vec<u8>> {
             let at = random.random_range(22..update.len());
             update[at] ^= 1 << random.random_range(0..8);
         }
-        // loro's header: 4 bytes of magic, 12 of zeros, then this over all that follows it.
-        let checksum = xxh32(&update[20..], u32::from_le_bytes(*b"LORO"));
-        update[16..20].copy_from_slice(&checksum.to_le_bytes());
+        seal(&mut update);
         update
     };
     (0..count).map(mutate).collect()
+}
+
+fn seal(update: &mut [u8]) {
+    // loro's header: 4 bytes of magic, 12 of zeros, then this over all that follows it.
+    let checksum = xxh32(&update[20..], u32::from_le_bytes(*b"LORO"));
+    update[16..20].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Short updates that say of something in them that it is there billions of times: Loro reserves memory for all of it,
+/// which ends the process.
+fn lies() -> Vec<Vec<u8>> {
+    let doc = LoroDoc::new();
+    doc.get_map("m").insert("k", vec![1]).unwrap();
+    doc.commit();
+    let update = doc.export(ExportMode::all_updates()).unwrap();
+    // Behind the header one block: how many changes there are is its fifth number, then come runs behind their lengths.
+    let (header, block) = (&update[..22], &update[23..]);
+    let (mut runs, mut rest) = (Vec::new(), &block[5..]);
+    while let Some((len, more)) = rest.split_first() {
+        let (run, more) = more.split_at(usize::from(*len));
+        runs.push(run);
+        rest = more;
+    }
+    let lie = |changes: &[u8], nth: usize, run: &[u8]| {
+        let mut block = [&block[..4], changes].concat();
+        for (index, honest) in runs.iter().enumerate() {
+            let run = if index == nth { run } else { honest };
+            block.push(run.len() as u8);
+            block.extend(run);
+        }
+        let mut update = [header, &[block.len() as u8], &block].concat();
+        seal(&mut update);
+        update
+    };
+    let dependencies = [&runs[0][..9], &[1, 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 0, 0, 0, 0]].concat();
+    let map = [8, 0x80, 0x80, 0x80, 0x80, 1];
+    vec![lie(&[0xff, 0xff, 0xff, 0xff, 0x0f], 0, runs[0]), lie(&[1], 0, &dependencies), lie(&[1], 7, &map)]
+}
+
+#[tokio::test]
+async fn an_update_that_lies_about_how_much_it_holds_is_refused_and_the_process_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(dir.path(), &[]);
+    let mut eve = Peer::connect(&server.url(), room(Crdt::Loro, "plan")).await;
+    eve.enter().await;
+    for lie in lies() {
+        assert!(lie.len() < 100);
+        let batch = eve.send(&lie).await;
+        assert_eq!(eve.ack(batch).await, Status::InvalidUpdate);
+    }
+    eve.edit_acked("honest", "edit").await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::room::relay::Author;
 const RETURN: Duration = Duration::from_secs(30);
 
 /// How an entry left.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lost {
     /// As whom its last holder wrote.
     author: Author,
@@ -26,13 +26,19 @@ pub(super) struct Lost {
     spared: Vec<ConnectionId>,
 }
 
+impl Lost {
+    /// With a connection of this author, which is gone now; these may be its successors.
+    pub(super) fn now(now: Instant, author: &Author, spared: &[ConnectionId]) -> Self {
+        Self { author: author.clone(), until: now + RETURN, first: 0, last: 0, spared: spared.to_vec() }
+    }
+}
+
 impl Known {
     /// Deletes the entry, which leaves with the last connection that held it.
-    pub(super) fn lose(&mut self, now: Instant, author: &Author) {
+    pub(super) fn lose(&mut self, lost: &Lost) {
         let last = self.entry.stamp;
         let first = self.lost.take().map_or(last, |lost| lost.first);
-        let lost = Lost { author: author.clone(), until: now + RETURN, first, last, spared: Vec::new() };
-        self.lost = Some(Box::new(lost));
+        self.lost = Some(Box::new(Lost { first, last, ..lost.clone() }));
         self.entry = entries::deletion(&self.entry);
     }
 

@@ -6,6 +6,7 @@ use wire::sync::{Crdt, Status};
 use super::presence::*;
 use super::world::*;
 use crate::room::ConnectionId;
+use crate::room::relay::{Keeping, Limits};
 
 /// An update that deletes a key, as a client whose clock shows this would send it.
 fn deleted(key: &str, stamp: u64) -> Vec<u8> {
@@ -132,4 +133,22 @@ fn an_entry_at_the_end_of_time_leaves_and_is_told_of_by_everybody() {
         ["ben"],
         "there is no later stamp to bring it back with"
     );
+}
+
+#[test]
+fn who_joins_within_the_grace_and_speaks_after_it_is_seen_again() {
+    let limits = Limits { grace: ms(2000), ..Limits::default() };
+    let mut world = World::with(Crdt::Ephemeral, Keeping::Imported, limits);
+    [ANA, BEN].into_iter().for_each(|who| world.join(who));
+    world.send(ANA, &stamped("ana", 1000));
+    let watching = seen(&world.updates(BEN));
+    world.gone(ANA);
+    world.wait(ms(1999));
+    world.join_again(BACK[0], ANA);
+    world.wait(ms(1));
+    apply(&mut world, BEN, &watching);
+    assert!(watching.keys().is_empty());
+    world.send(BACK[0], &stamped("ana", 1000));
+    apply(&mut world, BEN, &watching);
+    assert_eq!(watching.keys(), ["ana"]);
 }

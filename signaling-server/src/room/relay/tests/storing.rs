@@ -232,7 +232,7 @@ fn what_somebody_else_has_stored_of_a_room_that_was_empty_is_not_lost() {
     let ana = doc(1);
     edit(&ana, "imported ");
     let update = Bytes::from(ana.export(loro::ExportMode::all_updates()).unwrap());
-    let whole = Stored { snapshot: Some(parcel::pack(&[update.clone()])), ..Stored::default() };
+    let whole = Stored { snapshot: Some(parcel::pack(std::slice::from_ref(&update))), ..Stored::default() };
     let logged = Logged { seq: Seq(1), kind: ONE, payload: update };
     let log = Stored { log: vec![logged], ..Stored::default() };
     for stored in [whole, log] {
