@@ -7,11 +7,13 @@ import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, it } from 'node:test'
 import { Lab, SERVER, TURN, until, whyNot } from './nat/lab.mjs'
+import { promised } from './promise.mjs'
 import { listening, makeCertificate, secret, startTurn } from './nat/services.mjs'
 import { ourBinary } from './servers.mjs'
 
 const examples = process.env.E2E_EXAMPLES ?? path.join(path.dirname(ourBinary), 'examples')
 const soonMs = 30_000
+const inStepMs = 5000
 const reason = whyNot()
 
 describe('Rust peers in two homes', { skip: reason, timeout: 300_000 }, () => {
@@ -61,7 +63,7 @@ describe('Rust peers in two homes', { skip: reason, timeout: 300_000 }, () => {
       t.after(moves(lab, 'b', 2))
       const moved = Date.now()
       await converse(ana, ben, 'after')
-      t.diagnostic(`in step again after ${Date.now() - moved} ms`)
+      promised(t, 'in step again', Date.now() - moved, inStepMs)
       assert.equal(await ana.channel(), channel, 'it is another connection')
     })
   }

@@ -47,6 +47,9 @@ pub trait Transport: Send + Sync + 'static {
     /// future ends it at once.
     fn run(&self, door: Door) -> BoxFuture<'static, End>;
 
+    /// The machine has other addresses than before: a connection from one that is gone carries nothing any more.
+    fn moved(&self) {}
+
     /// Whether each update has to hold the changes of one author alone, because the other end files them by author.
     fn by_author(&self) -> bool {
         false
@@ -67,6 +70,9 @@ pub trait Channels: Send + Sync + 'static {
         heard: mpsc::Receiver<Bytes>,
         door: Door,
     ) -> BoxFuture<'static, End>;
+
+    /// The machine has other addresses than before: connections from one that is gone need another way.
+    fn moved(&self) {}
 }
 
 /// Speaks y-webrtc to signaling servers.
@@ -86,6 +92,9 @@ pub trait Signaling: Send + Sync + 'static {
 
     /// Find out which servers are still there: a peer has gone quiet, and the network may be another one.
     fn prove(&self) {}
+
+    /// The machine has other addresses than before: connections from one that is gone carry nothing any more.
+    fn moved(&self) {}
 }
 
 /// Something to be published.
@@ -107,7 +116,7 @@ pub enum Call {
 /// Something heard from signaling servers. What is not for us, and what we said ourselves, is left out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
-    /// A server has taken our subscription.
+    /// A server has taken our subscription, the first of those that are up now: what was said before was heard by nobody.
     Up,
     /// Somebody is there.
     Announced {

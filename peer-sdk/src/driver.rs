@@ -20,6 +20,7 @@ use crate::document::difference;
 use crate::engine::{Engine, Event as Told, Input, LinkId, Output};
 use crate::peer::{Event, Status};
 use crate::presence::Others;
+use crate::surroundings::{Change, Surroundings};
 pub(crate) use disk::Disk;
 pub(crate) use links::{Links, Ways};
 
@@ -62,6 +63,8 @@ pub(crate) struct Driver {
     /// What the application's document has, as far as we have heard.
     delivered: VersionVector,
     restored: Option<oneshot::Receiver<Bytes>>,
+    /// Looked at only by those who have a network to lose.
+    surroundings: Option<Surroundings>,
     look_at: Option<Instant>,
     presence_changed: bool,
 }
@@ -82,6 +85,7 @@ enum Turn {
     Stored(Input),
     Restored(Bytes),
     Shows,
+    Surroundings(Change),
     Time,
 }
 
@@ -98,6 +102,7 @@ impl Driver {
         shows: watch::Receiver<Option<LoroValue>>,
     ) -> Self {
         let delivered = engine.version().clone();
+        let surroundings = links.is_connecting().then(Surroundings::new);
         Self {
             engine: Some(engine),
             links,
@@ -109,6 +114,7 @@ impl Driver {
             shows,
             delivered,
             restored: None,
+            surroundings,
             look_at: None,
             presence_changed: false,
         }
@@ -137,6 +143,7 @@ impl Driver {
                     let value = self.shows.borrow_and_update().clone();
                     self.tell(Input::Present(value)).await;
                 }
+                Turn::Surroundings(change) => self.surroundings_changed(change).await,
                 Turn::Time => self.tell(Input::Tick).await,
             }
             self.look();
@@ -160,12 +167,19 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let changed = async {
+            match &mut self.surroundings {
+                Some(surroundings) => surroundings.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Some(arrival) = self.arrivals.recv() => Turn::Arrival(arrival),
             command = self.commands.recv() => Turn::Command(command),
             input = self.disk.answer() => Turn::Stored(input),
             update = restored => Turn::Restored(update),
             Ok(()) = self.shows.changed() => Turn::Shows,
+            change = changed => Turn::Surroundings(change),
             () = sleep_until(deadline.unwrap_or_else(far).into()) => Turn::Time,
         }
     }
@@ -182,6 +196,16 @@ impl Driver {
             Some(input) => self.tell(input).await,
             None => self.look_soon(),
         }
+    }
+
+    /// Whatever waits for better times tries again now.
+    async fn surroundings_changed(&mut self, change: Change) {
+        tracing::debug!(?change, "the machine's surroundings have changed");
+        self.links.moved();
+        if change == Change::Slept {
+            self.links.wake();
+        }
+        self.tell(Input::Wake).await;
     }
 
     async fn obey(&mut self, command: Command) {

@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The modules in the order in which a newcomer may read them: [`peer`] is what an application holds, [`document`] and
-//! [`presence`] its two sides; `driver` is the event loop; [`engine`] decides everything, without IO, clock or
+//! [`presence`] its two sides; `driver` is the event loop, and `surroundings` what happens to the machine; [`engine`] decides everything, without IO, clock or
 //! randomness; [`adapter`] has the ways to others and to the disk.
 
 pub mod peer;
@@ -34,6 +34,7 @@ pub mod error;
 pub mod presence;
 
 mod driver;
+mod surroundings;
 
 pub mod adapter;
 pub mod engine;

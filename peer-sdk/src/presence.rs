@@ -96,17 +96,19 @@ impl<P: Serialize + DeserializeOwned> Presence<P> {
     /// Who is there, but for ourselves, sorted by name.
     #[must_use]
     pub fn online(&self) -> Vec<User<P>> {
-        let mut users: BTreeMap<String, Vec<Session<P>>> = BTreeMap::new();
-        for other in self.shared.others.borrow().iter() {
-            let (name, session) = decode(other);
-            users.entry(name).or_default().push(session);
-        }
-        let mut users: Vec<_> = users.into_iter().map(|(name, sessions)| User { name, sessions }).collect();
-        users
-            .iter_mut()
-            .for_each(|user| user.sessions.sort_by_key(|session| std::cmp::Reverse(session.since)));
-        users
+        grouped(&self.shared.others.borrow())
     }
+}
+
+fn grouped<P: DeserializeOwned>(others: &[Other]) -> Vec<User<P>> {
+    let mut users: BTreeMap<String, Vec<Session<P>>> = BTreeMap::new();
+    for other in others {
+        let (name, session) = decode(other);
+        users.entry(name).or_default().push(session);
+    }
+    let mut users: Vec<_> = users.into_iter().map(|(name, sessions)| User { name, sessions }).collect();
+    users.iter_mut().for_each(|user| user.sessions.sort_by_key(|session| std::cmp::Reverse(session.since)));
+    users
 }
 
 /// What goes out: a map of the user's name and what it shows.
@@ -156,6 +158,23 @@ mod tests {
             let (_, session) = decode::<Reviewer>(&other(value));
             assert_eq!((session.id.as_str(), session.shows), ("s", None));
         }
+    }
+
+    #[test]
+    fn sessions_of_one_user_stand_together_and_the_oldest_first() {
+        let session = |user: &str, id: &str, seconds: u64| {
+            let since = Duration::from_secs(seconds);
+            Other { session: id.into(), since, ..other(encode(user, &0).unwrap()) }
+        };
+        let others = [session("ben", "1", 9), session("ana", "2", 3), session("ben", "3", 20)];
+        let users = grouped::<u32>(&others);
+        let shown: Vec<_> = users
+            .iter()
+            .map(|user| {
+                (user.name.as_str(), user.sessions.iter().map(|session| session.id.as_str()).collect())
+            })
+            .collect();
+        assert_eq!(shown, [("ana", vec!["2"]), ("ben", vec!["3", "1"])]);
     }
 
     #[test]

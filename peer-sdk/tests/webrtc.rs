@@ -180,6 +180,20 @@ async fn when_both_restart_ice_at_once_they_still_agree() {
     exchange_word(&mut ana, &mut ben).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_was_lost_is_said_again_to_who_offers_too() {
+    let (mut ana, mut ben) = pair(local(), local()).await;
+    ana.connection.restart_ice(None).unwrap();
+    let is_signal = |event: &Event| matches!(event, Event::Signal(_));
+    let Event::Signal(lost) = ana.until(is_signal).await else { unreachable!() };
+    assert_eq!(lost["type"], "offer");
+    // Its candidates are lost, too.
+    while !matches!(ana.until(is_signal).await, Event::Signal(signal) if signal["type"] == "candidate") {}
+    ben.connection.restart_ice(None).unwrap();
+    support::relay_until(&mut ana, &mut ben, |signal| signal["type"] == "answer").await;
+    exchange_word(&mut ana, &mut ben).await;
+}
+
 async fn exchange_word(ana: &mut End, ben: &mut End) {
     for nth in 0..2 {
         let (from, to) = if nth == 0 { (&mut *ana, &mut *ben) } else { (&mut *ben, &mut *ana) };

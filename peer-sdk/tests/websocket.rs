@@ -4,12 +4,17 @@
 
 mod peers;
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use loro::LoroDoc;
 use peer_sdk::adapter::memory::Memory;
 use peer_sdk::adapter::websocket::Hub;
 use peer_sdk::{Event, Peer, StartError};
 use peers::{Relay, annotate, notes, until_noted, until_online, within};
 use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -60,6 +65,62 @@ async fn what_somebody_shows_is_seen_and_who_closes_is_gone_at_once() {
     ben.close().await;
     until_online(&ana, 0).await;
     ana.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_line_goes_dead_is_gone_for_all_within_five_seconds() {
+    let line = Line::new().await;
+    let hub = Hub::builder().host(&line.address.to_string()).bind("127.0.0.1:0").await.unwrap();
+    let agent = Peer::builder("plan").hub(&hub).presence(IDLE).start().await.unwrap();
+    let (_, ana) = peer(&hub.url()).await;
+    let bound = hub.address().to_string();
+    let dead = line.leads_to(bound.clone());
+    let (_, ben) = peer(&hub.url().replace(&bound, &line.address.to_string())).await;
+    for peer in [&agent, &ana, &ben] {
+        until_online(peer, 2).await;
+    }
+    dead.send_replace(true);
+    let begun = Instant::now();
+    until_online(&ana, 1).await;
+    until_online(&agent, 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(ben);
+    ana.close().await;
+    agent.close().await;
+}
+
+/// A line to somewhere, which may go dead without a word.
+struct Line {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Line {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { listener, address }
+    }
+
+    fn leads_to(self, target: String) -> watch::Sender<bool> {
+        let (dead, is_dead) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((mut here, _)) = self.listener.accept().await {
+                let mut there = TcpStream::connect(&target).await.unwrap();
+                let mut is_dead = is_dead.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut here, &mut there) => return,
+                        _ = is_dead.wait_for(|dead| *dead) => {}
+                    }
+                    // Neither end hears that it is over.
+                    std::future::pending::<()>().await;
+                    drop((here, there));
+                });
+            }
+        });
+        dead
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,12 +22,12 @@ pub(crate) use calls::Calls;
 pub(crate) use channels::Rtc;
 use sources::Sources;
 
-/// How long nothing need come from a peer until it is asked whether it is there, and until others are told that it is not.
+/// How long nothing need come from a peer until it is looked for, and others are told that it may be gone.
 const INTERRUPTED: Duration = Duration::from_millis(2500);
 /// How long a peer may be away until its connection is given up.
 const LOST: Duration = Duration::from_secs(15);
-/// How often an idle connection is checked.
-const KEEPALIVE: Duration = Duration::from_millis(800);
+/// How long nothing need come from a peer until it is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_millis(1500);
 /// What may wait in a connection, in bytes: the engine is told that the rest has not left yet.
 const OUTBOX: usize = 64 << 10;
 
@@ -156,10 +156,20 @@ impl WebRtc {
             return Err(refused);
         }
         let password = self.password.map(|password| password.0);
-        let calls = Calls::new(self.servers.subscribe(), self.signaling, password);
+        let occasions = watch::Sender::new(Occasions::default());
+        let calls = Calls::new(self.servers.subscribe(), self.signaling, password, occasions.clone());
         let sources = Sources::new(self.connection.ice.clone(), self.source);
-        Ok((calls, Rtc::new(self.connection, sources), self.most))
+        Ok((calls, Rtc::new(self.connection, sources, occasions), self.most))
     }
+}
+
+/// How often something has happened that concerns every connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Occasions {
+    /// Signaling is back: what was said while it was away was heard by nobody.
+    back: u32,
+    /// The machine has other addresses than before.
+    moved: u32,
 }
 
 #[cfg(test)]

@@ -233,6 +233,7 @@ struct Listed {
     /// Frames for the socket, there while it is connected.
     frames: Option<mpsc::Sender<String>>,
     wake: Arc<tokio::sync::Notify>,
+    moved: Arc<tokio::sync::Notify>,
     _stop: DropGuard,
 }
 
@@ -277,7 +278,8 @@ impl Signaling {
     fn add(&self, table: &mut Table, url: String, address: Address) {
         let id = ServerId(table.next_id);
         table.next_id += 1;
-        let (wake, stop) = (Arc::new(tokio::sync::Notify::new()), CancellationToken::new());
+        let (wake, moved): (Arc<tokio::sync::Notify>, Arc<tokio::sync::Notify>) = Default::default();
+        let stop = CancellationToken::new();
         let server = Server {
             id,
             address: address.clone(),
@@ -285,10 +287,12 @@ impl Signaling {
             shared: Arc::downgrade(&self.shared),
             events: self.events.clone(),
             wake: Arc::clone(&wake),
+            moved: Arc::clone(&moved),
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(server.run()));
         let (state, frames) = (State::Connecting, None);
-        table.servers.push(Listed { id, url, address, state, frames, wake, _stop: stop.drop_guard() });
+        let _stop = stop.drop_guard();
+        table.servers.push(Listed { id, url, address, state, frames, wake, moved, _stop });
     }
 
     /// How each server is doing, in the order they were first given.
@@ -342,6 +346,12 @@ impl Signaling {
     /// ones are asked again, and those that seem connected have 3 s to prove it.
     pub fn wake(&self) {
         self.shared.lock().servers.iter().for_each(|server| server.wake.notify_one());
+    }
+
+    /// The machine has other addresses than before: connections from one that is gone are made anew at once, and servers
+    /// that are waited for are connected to now.
+    pub fn moved(&self) {
+        self.shared.lock().servers.iter().for_each(|server| server.moved.notify_one());
     }
 
     /// The network may be another one: those that seem connected have 3 s to prove it.

@@ -243,6 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_is_synced_so_that_no_power_cut_loses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("peer.db");
+        for _ in 0..2 {
+            let store = Sqlite::open(&path).unwrap();
+            let ask =
+                |pragma: &str| store.db.query_row(pragma, [], |row| row.get::<_, rusqlite::types::Value>(0));
+            assert_eq!(ask("PRAGMA synchronous"), Ok(2.into()), "FULL");
+            assert_eq!(ask("PRAGMA journal_mode"), Ok("wal".to_owned().into()));
+        }
+    }
+
+    #[test]
     fn a_second_opener_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("peer.db");

@@ -13,10 +13,12 @@
 
 mod assemble;
 mod channel;
+mod checks;
 mod negotiation;
 mod outbox;
 mod owner;
 mod pace;
+mod packet;
 mod signal;
 mod silence;
 mod way;
@@ -98,7 +100,9 @@ pub struct Settings {
     pub interrupted_after: Duration,
     /// How long an interruption may last until the connection is closed as [`CloseReason::Lost`], default 20 s.
     pub lost_after: Duration,
-    /// How often an idle connection is checked, default 2 s.
+    /// How long nothing need come until the other side is asked whether it is there, default 2 s; at most 0.7 of
+    /// [`interrupted_after`](Self::interrupted_after). It is asked several times a second until it answers. The initiator
+    /// waits a little longer, for to be asked tells it as much.
     pub keepalive: Duration,
     /// How many bytes may wait to be sent, default 1 MiB. See [`Connection::send`].
     pub outbox: usize,
@@ -239,6 +243,8 @@ pub(crate) enum Command {
     Signal(Signal),
     Renegotiate,
     RestartIce(Option<Vec<IceServer>>),
+    SignalAnew,
+    Moved,
 }
 
 impl Connection {
@@ -252,7 +258,7 @@ impl Connection {
         let (close, stop) = (CancellationToken::new(), CancellationToken::new());
         // A message larger than the whole budget could never be taken.
         let room = Arc::new(Semaphore::new(settings.inbox.max(MAX_MESSAGE)));
-        let pace = Arc::new(Pace::default());
+        let pace = Arc::new(Pace::new(role, &settings));
         let (outbox, queue) = Outbox::new(settings.outbox, Arc::clone(&pace));
         let link = owner::Link {
             events: tell,
@@ -318,6 +324,26 @@ impl Connection {
     /// When 512 requests wait, or the connection has ended.
     pub fn restart_ice(&self, servers: Option<Vec<IceServer>>) -> Result<(), SignalError> {
         self.ask(Command::RestartIce(servers))
+    }
+
+    /// What was signalled of late may not have arrived, and does so from now on: a connection that is interrupted looks
+    /// for a way anew at once.
+    ///
+    /// # Errors
+    ///
+    /// When 512 requests wait, or the connection has ended.
+    pub fn signals_anew(&self) -> Result<(), SignalError> {
+        self.ask(Command::SignalAnew)
+    }
+
+    /// The machine has other addresses than before: if the one is gone that this connection uses, it looks for a way anew
+    /// at once, and not only when it has noticed that nothing comes.
+    ///
+    /// # Errors
+    ///
+    /// When 512 requests wait, or the connection has ended.
+    pub fn moved(&self) -> Result<(), SignalError> {
+        self.ask(Command::Moved)
     }
 
     /// Closes the connection in order: what waits is sent for up to four seconds (not at all while it is interrupted),

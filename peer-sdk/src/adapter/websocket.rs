@@ -7,6 +7,7 @@ mod hub;
 mod live;
 mod sealed;
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -25,6 +27,7 @@ use wire::sync::MAX_FRAME;
 
 use super::{Door, Note, Path, Port, Transport};
 use crate::engine::End;
+use crate::surroundings::is_here;
 pub use hub::{Hub, HubBuilder, HubError};
 use live::{Liveness, Socket, Watched};
 use sealed::Sealing;
@@ -32,8 +35,9 @@ pub use sealed::{BadKey, Key};
 
 /// How long connecting, TLS and the upgrade may take, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long nothing may come.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+/// How long nothing may come, at most. Then whoever is at the other end is told to others to be gone, a moment later, which
+/// makes five seconds.
+pub const PATIENCE: Duration = Duration::from_millis(3200);
 
 /// Dials one hub or relay.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct WebSocket {
     port: u16,
     secure: bool,
     key: Option<Key>,
+    /// Counts how often the machine got other addresses.
+    moves: watch::Sender<u32>,
 }
 
 /// A URL that cannot be dialled.
@@ -69,7 +75,7 @@ impl WebSocket {
         let host = uri.host().ok_or_else(|| bad("the host is missing"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        Ok(Self { host, port, secure, url: uri, key: None })
+        Ok(Self { host, port, secure, url: uri, key: None, moves: watch::Sender::default() })
     }
 
     /// Encrypts the document with this key, so that the relay cannot read it (`%ELO`). Everybody who is to read it
@@ -80,19 +86,21 @@ impl WebSocket {
         self
     }
 
-    async fn dial(&self) -> Result<WebSocketStream<Watched>, Failed> {
+    /// A connection, and the address of ours that it uses.
+    async fn dial(&self) -> Result<(WebSocketStream<Watched>, Option<IpAddr>), Failed> {
         let late = |_| Failed::lost("no connection in time");
         let tcp =
             timeout(HANDSHAKE, TcpStream::connect((self.host.as_str(), self.port))).await.map_err(late)?;
         let tcp = tcp.map_err(|error| Failed::lost(error.to_string()))?;
         let _ = tcp.set_nodelay(true);
+        let here = tcp.local_addr().ok().map(|address| address.ip());
         let stream: Box<dyn Socket> = match self.secure {
             true => timeout(HANDSHAKE, self.encrypt(tcp)).await.map_err(late)??,
             false => Box::new(tcp),
         };
         let upgrade = client_async_with_config(self.url.clone(), Watched::new(stream), Some(settings()));
         match timeout(HANDSHAKE, upgrade).await.map_err(late)? {
-            Ok((socket, _)) => Ok(socket),
+            Ok((socket, _)) => Ok((socket, here)),
             Err(Error::Http(response)) => {
                 let status = response.status();
                 let end = if matches!(status.as_u16(), 401 | 403) { End::Refused } else { End::Lost };
@@ -148,10 +156,15 @@ fn settings() -> WebSocketConfig {
 
 impl Transport for WebSocket {
     fn run(&self, door: Door) -> BoxFuture<'static, End> {
-        let this = self.clone();
+        let (this, mut moves) = (self.clone(), self.moves.subscribe());
         Box::pin(async move {
-            let socket = match this.dial().await {
-                Ok(socket) => socket,
+            let dialled = tokio::select! {
+                dialled = this.dial() => dialled,
+                // It may be dialling from an address that is gone.
+                Ok(()) = moves.changed() => return End::Lost,
+            };
+            let (socket, here) = match dialled {
+                Ok(dialled) => dialled,
                 Err(Failed { end, why }) => {
                     door.note(Note::Trouble(why.into())).await;
                     return end;
@@ -160,8 +173,12 @@ impl Transport for WebSocket {
             let port = door.open(MAX_FRAME).await;
             door.note(Note::Path(Path::Hub)).await;
             let sealing = this.key.map(Sealing::new);
-            Connection { socket, port, door, sealing }.carry().await
+            Connection { socket, here, moves, port, door, sealing }.carry().await
         })
+    }
+
+    fn moved(&self) {
+        self.moves.send_modify(|moves| *moves = moves.wrapping_add(1));
     }
 
     fn by_author(&self) -> bool {
@@ -172,6 +189,8 @@ impl Transport for WebSocket {
 /// A connection that is there.
 struct Connection {
     socket: WebSocketStream<Watched>,
+    here: Option<IpAddr>,
+    moves: watch::Receiver<u32>,
     port: Port,
     door: Door,
     sealing: Option<Sealing>,
@@ -191,9 +210,12 @@ impl Connection {
                     }
                 },
                 message = self.socket.next() => match message {
-                    Some(Ok(message)) => self.receive(message, &liveness).await,
+                    Some(Ok(message)) => self.receive(message, &mut liveness).await,
                     Some(Err(_)) | None => Err(End::Lost),
                 },
+                Ok(()) = self.moves.changed() => {
+                    if self.here.is_none_or(is_here) { Ok(()) } else { Err(End::Lost) }
+                }
                 () = liveness.due() => match liveness.tick() {
                     live::Verdict::Alive => Ok(()),
                     live::Verdict::Ping(payload) => self.say(Message::Ping(Bytes::copy_from_slice(&payload))).await,
@@ -224,13 +246,12 @@ impl Connection {
             self.say(Message::Binary(frame)).await?;
             liveness.sent(len);
         }
-        self.port.sent(frame.len()).await;
-        Ok(())
+        patiently(&mut self.socket, liveness, self.port.sent(frame.len())).await
     }
 
-    async fn receive(&mut self, message: Message, liveness: &Liveness) -> Result<(), End> {
+    async fn receive(&mut self, message: Message, liveness: &mut Liveness) -> Result<(), End> {
         match message {
-            Message::Binary(frame) => self.hear(frame).await,
+            Message::Binary(frame) => self.hear(frame, liveness).await,
             Message::Text(text) if text.as_str() == "ping" => self.say(Message::text("pong")).await,
             Message::Pong(payload) => {
                 if let Some(time) = liveness.pong(&payload) {
@@ -244,20 +265,40 @@ impl Connection {
     }
 
     /// Tells the engine what the other end says.
-    async fn hear(&mut self, frame: Bytes) -> Result<(), End> {
+    async fn hear(&mut self, frame: Bytes, liveness: &mut Liveness) -> Result<(), End> {
         let Some(sealing) = &mut self.sealing else {
-            self.port.received(frame).await;
-            return Ok(());
+            return patiently(&mut self.socket, liveness, self.port.received(frame)).await;
         };
         let frames = sealing.incoming(Instant::now(), &frame).map_err(|_| End::Lost)?;
         let wrong = sealing.has_wrong_key();
         for frame in frames {
-            self.port.received(frame).await;
+            patiently(&mut self.socket, liveness, self.port.received(frame)).await?;
         }
         if wrong {
             self.door.note(Note::WrongKey).await;
         }
         Ok(())
+    }
+}
+
+/// Waits for the driver, which may be busy for seconds; meanwhile the other end hears that we are there.
+async fn patiently(
+    socket: &mut WebSocketStream<Watched>,
+    liveness: &mut Liveness,
+    driver: impl Future<Output = ()>,
+) -> Result<(), End> {
+    tokio::pin!(driver);
+    loop {
+        tokio::select! {
+            () = &mut driver => return Ok(()),
+            () = liveness.due() => {
+                liveness.waits();
+                let sign = socket.send(Message::Pong(Bytes::new()));
+                if !matches!(timeout(PATIENCE * 5, sign).await, Ok(Ok(()))) {
+                    return Err(End::Lost);
+                }
+            }
+        }
     }
 }
 
@@ -275,7 +316,30 @@ async fn ended(close: &Option<CloseFrame>, door: &Door) -> End {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::super::Arrival;
     use super::*;
+    use crate::engine::LinkId;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_driver_is_busy_the_other_end_hears_that_we_are_there() {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let socket = WebSocketStream::from_raw_socket(Watched::new(Box::new(here)), Role::Client, None).await;
+        let mut there = WebSocketStream::from_raw_socket(there, Role::Server, None).await;
+        let (arrive, mut arrivals) = mpsc::channel(1);
+        let door = Door::new(LinkId::Uplink(0), 1, arrive);
+        let port = door.open(MAX_FRAME).await;
+        let moves = watch::channel(0).1;
+        tokio::spawn(Connection { socket, here: None, moves, port, door, sealing: None }.carry());
+        there.send(Message::Binary(Bytes::from_static(b"a frame"))).await.unwrap();
+        for _ in 0..50 {
+            timeout(PATIENCE, there.next()).await.expect("a sign in time").unwrap().unwrap();
+        }
+        assert!(matches!(arrivals.recv().await, Some(Arrival::Up { .. })));
+        assert!(matches!(arrivals.recv().await, Some(Arrival::Frame { frame, .. }) if frame == "a frame"));
+    }
 
     #[test]
     fn a_url_is_understood_or_refused_without_showing_its_token() {

@@ -257,6 +257,18 @@ impl Links {
         }
     }
 
+    /// The machine has other addresses than before.
+    pub(crate) fn moved(&self) {
+        self.ways.transports.iter().for_each(|transport| transport.moved());
+        self.ways.channels.iter().for_each(|channels| channels.moved());
+        self.ways.signaling.iter().for_each(|signaling| signaling.moved());
+    }
+
+    /// Whether there is anything that the machine's network matters to.
+    pub(crate) fn is_connecting(&self) -> bool {
+        !self.ways.transports.is_empty() || self.ways.channels.is_some() || self.ways.signaling.is_some()
+    }
+
     /// How each link is doing: those that are up, and the hubs and relays that are not.
     pub(crate) fn status(&self, engine: &EngineStatus) -> Vec<LinkState> {
         let down = |link: LinkId| LinkState {

@@ -68,6 +68,8 @@ struct Channel {
     initiator: bool,
     open: bool,
     answered: bool,
+    /// Nobody has heard our offer, which is to be made anew.
+    unheard: bool,
     token: Option<f64>,
     deadline: Option<Instant>,
 }
@@ -115,18 +117,30 @@ impl Mesh {
     }
 
     pub(super) fn signaling_up(&mut self, now: Instant) {
-        if self.most > 0 {
-            self.up = true;
-            self.call_delay = CALL;
-            self.call_at = Some(now);
-            self.look_at = Some(now);
+        if self.most == 0 {
+            return;
         }
+        self.up = true;
+        // What was offered while signaling was away was offered to nobody, and is no reason to leave anybody alone.
+        self.names.values_mut().filter(|name| !name.foreign).for_each(|name| name.rests_until = None);
+        let offered = |channel: &&mut Channel| channel.initiator && !channel.answered && !channel.open;
+        for channel in self.channels.values_mut().filter(offered) {
+            channel.unheard = true;
+            channel.deadline = Some(now);
+        }
+        self.go_on(now);
+    }
+
+    fn go_on(&mut self, now: Instant) {
+        self.call_delay = CALL;
+        self.call_at = Some(now);
+        self.look_at = Some(now);
     }
 
     pub(super) fn wake(&mut self, now: Instant) {
         self.names.values_mut().for_each(|name| name.rests_until = None);
         if self.up {
-            self.signaling_up(now);
+            self.go_on(now);
         }
     }
 
@@ -225,8 +239,15 @@ impl Mesh {
     fn connect(&mut self, now: Instant, peer: &PeerId, initiator: bool, out: &mut VecDeque<Output>) -> u64 {
         self.minted += 1;
         let deadline = Some(now + if initiator { ANSWER } else { OPEN });
-        let channel =
-            Channel { peer: peer.clone(), initiator, open: false, answered: false, token: None, deadline };
+        let channel = Channel {
+            peer: peer.clone(),
+            initiator,
+            open: false,
+            answered: false,
+            unheard: false,
+            token: None,
+            deadline,
+        };
         self.channels.insert(self.minted, channel);
         out.push_back(Output::Connect { channel: self.minted, peer: peer.clone(), initiator });
         self.minted
@@ -339,11 +360,12 @@ impl Mesh {
             .channels
             .iter()
             .filter(|(_, channel)| channel.deadline.is_some_and(|at| at <= now))
-            .map(|(id, _)| *id)
+            // Nobody failed to answer what nobody heard.
+            .map(|(id, channel)| (*id, if channel.unheard { Reason::Glare } else { Reason::Timeout }))
             .collect();
-        for id in late {
-            out.push_back(Output::Cut { link: LinkId::Channel(id), reason: Reason::Timeout });
-            self.closed(now, id, Some(Reason::Timeout), dice);
+        for (id, reason) in late {
+            out.push_back(Output::Cut { link: LinkId::Channel(id), reason });
+            self.closed(now, id, Some(reason), dice);
         }
         if self.up && self.look_at.is_some_and(|at| at <= now) {
             self.look(now, present, dice, out);

@@ -2,7 +2,9 @@
 //!
 //! A session shows one entry, under its own name, stamped by its own clock; of two entries the later stamp counts, so
 //! clocks need not agree. It shows it again every [`HEARTBEAT`], and whoever is not heard of for [`LIFETIME`] is gone.
-//! That is the backstop. Sooner:
+//! That is the backstop. Peers without a hub show themselves when their clocks show full [`HEARTBEAT`]s, so that where
+//! clocks agree, as they mostly do, a few messages carry what all have to say, and then it is quiet. With a hub, which
+//! passes on what each says to everybody, they do it each in its own time. Sooner than by the backstop:
 //!
 //! - who goes says so;
 //! - when a link that led straight to a session goes down, it is declared gone after [`GRACE`], unless it is heard of
@@ -50,6 +52,10 @@ pub(super) struct Presence {
     /// When to show ourselves.
     show_at: Option<Instant>,
     shown_at: Option<Instant>,
+    /// When to show ourselves is for nothing but that we are still there.
+    is_routine: bool,
+    /// There is a hub, here or elsewhere.
+    has_hub: bool,
     known: BTreeMap<Arc<str>, Known>,
     bytes: usize,
     /// Nobody's time is over before.
@@ -92,6 +98,8 @@ impl Presence {
             ours: None,
             show_at: None,
             shown_at: None,
+            is_routine: false,
+            has_hub: false,
             known: BTreeMap::new(),
             bytes: 0,
             next: None,
@@ -109,8 +117,13 @@ impl Presence {
     /// Shows nothing more, and that at once.
     pub(super) fn leave(&mut self, now: Instant) {
         if self.ours.take().is_some() {
-            self.show_at = Some(now);
+            self.show_by(now);
         }
+    }
+
+    /// Whether there is a hub from now on, which decides when we show ourselves while nothing changes.
+    pub(super) fn has_hub(&mut self, has_hub: bool) {
+        self.has_hub = has_hub;
     }
 
     pub(super) fn is_present(&self) -> bool {
@@ -120,7 +133,15 @@ impl Presence {
     fn show_soon(&mut self, now: Instant) {
         // A store drops the second of two entries of one millisecond, so two never go out in one.
         let soon = self.shown_at.map_or(now, |last| now.max(last + PACE));
-        self.show_at = Some(self.show_at.map_or(soon, |at| at.min(soon)));
+        self.show_by(soon);
+    }
+
+    /// There is a reason to show ourselves then.
+    fn show_by(&mut self, at: Instant) {
+        if self.show_at.is_none_or(|before| at < before) {
+            self.show_at = Some(at);
+            self.is_routine = false;
+        }
     }
 
     /// Somebody's time may be over then.
@@ -136,10 +157,17 @@ impl Presence {
 
     /// Shows ourselves: at once, with a stamp later than any of ours before.
     fn show(&mut self, now: Instant) {
-        self.shown_at = Some(now);
-        self.show_at = self.ours.is_some().then(|| now + HEARTBEAT);
         let before = self.known.get(&self.session).map_or(0, |known| known.entry.stamp);
-        let stamp = self.clock(now).max(before + 1);
+        let clock = self.clock(now);
+        let into = Duration::from_millis(clock.rem_euclid(HEARTBEAT.as_millis() as i64) as u64);
+        // Stamped with the time for which it was meant, so that the next is a whole heartbeat later.
+        let meant = if self.is_routine && !self.has_hub { clock - into.as_millis() as i64 } else { clock };
+        let stamp = meant.max(before + 1);
+        // Never later than a heartbeat: who shows itself sooner has a reason, which others see by that.
+        let next = if self.has_hub { HEARTBEAT } else { (HEARTBEAT - into).max(PACE) };
+        self.shown_at = Some(now);
+        self.show_at = self.ours.is_some().then(|| now + next);
+        self.is_routine = true;
         let entry = Entry { key: self.session.clone(), value: self.ours.clone(), stamp };
         self.keep(now, None, entry);
     }
@@ -187,8 +215,7 @@ impl Presence {
             if let Some(known) = self.known.get_mut(&self.session) {
                 known.entry.stamp = stamp;
             }
-            let soon = now + CONTRADICTED;
-            self.show_at = Some(self.show_at.map_or(soon, |at| at.min(soon)));
+            self.show_by(now + CONTRADICTED);
             return false;
         }
         self.keep(now, Some(link), entry)
@@ -401,6 +428,45 @@ pub(super) mod tests {
         assert!(!is_urgent("a", 11_000), "it was time to say so");
         assert!(is_urgent("a", 20_999), "who says so sooner has a reason");
         assert!(is_urgent("b", 31_000), "it shows something else");
+    }
+
+    #[test]
+    fn of_what_is_shown_within_a_moment_only_the_last_goes_out_and_later_than_the_first() {
+        let now = Instant::now();
+        let mut presence = Presence::new(now, "us", 1_000);
+        presence.present(now, Some("a".into()));
+        assert_eq!(presence.keep_time(now).0.len(), 1);
+        let first = presence.known["us"].entry.stamp;
+        for value in ["b", "c"] {
+            presence.present(now, Some(value.into()));
+            assert!(presence.keep_time(now).0.is_empty(), "a store would drop the second of one millisecond");
+        }
+        assert_eq!(presence.keep_time(now + PACE).0.len(), 1);
+        let Entry { value, stamp, .. } = &presence.known["us"].entry;
+        assert_eq!((value.clone(), *stamp), (Some("c".into()), first + PACE.as_millis() as i64));
+        assert!(presence.keep_time(now + 2 * PACE).0.is_empty());
+    }
+
+    /// The stamps, of this clock, with which somebody shows itself within so many seconds, looking when it is due.
+    fn shows(wall: u64, has_hub: bool, seconds: u64) -> Vec<i64> {
+        let start = Instant::now();
+        let mut presence = Presence::new(start, "us", wall);
+        presence.has_hub(has_hub);
+        presence.present(start, Some("a".into()));
+        let mut stamps = Vec::new();
+        while let Some(due) = presence.show_at.filter(|at| *at <= start + Duration::from_secs(seconds)) {
+            // A timer is late, and never early.
+            presence.keep_time(due + Duration::from_millis(3));
+            stamps.push(presence.known["us"].entry.stamp);
+        }
+        stamps
+    }
+
+    #[test]
+    fn those_without_a_hub_say_that_they_are_still_there_when_clocks_show_full_ten_seconds() {
+        assert_eq!(shows(1_003_000, false, 30), [1_003_003, 1_010_000, 1_020_000, 1_030_000]);
+        assert_eq!(shows(1_009_990, false, 25), [1_009_993, 1_010_000, 1_020_000, 1_030_000]);
+        assert_eq!(shows(1_007_000, true, 25), [1_007_003, 1_017_006, 1_027_009]);
     }
 
     /// The update that holds these entries of a vector.

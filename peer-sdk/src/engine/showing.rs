@@ -50,7 +50,9 @@ impl Engine {
         match self.presence.receive(now, id, direct.as_deref(), update) {
             Ok(News { changes, .. }) if changes.is_empty() => {}
             Ok(News { changes, is_urgent }) => {
-                self.outputs.push_back(Output::Event(Event::Presence));
+                if is_urgent {
+                    self.outputs.push_back(Output::Event(Event::Presence));
+                }
                 self.spread(now, &changes, if is_urgent { BEAT / 2 } else { ROUTINE });
             }
             Err(Malformed) => {
@@ -70,6 +72,7 @@ impl Engine {
     }
 
     pub(super) fn flush_presence(&mut self, now: Instant) {
+        self.presence.has_hub(self.links.keys().any(|link| !matches!(link, LinkId::Channel(_))));
         let (changes, left) = self.presence.keep_time(now);
         if left {
             self.outputs.push_back(Output::Event(Event::Presence));

@@ -44,8 +44,8 @@ impl Uplink {
 
     /// It is not up: it is dialled at once, whatever it said before.
     pub(super) fn wake(&mut self, now: Instant) {
+        self.backoff.reset();
         if !self.dialling {
-            self.backoff.reset();
             self.dial_at = Some(now);
         }
     }

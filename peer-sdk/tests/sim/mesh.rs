@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use peer_sdk::engine::LinkId;
+use peer_sdk::engine::{Input, LinkId};
 use rand::Rng;
 
 use crate::convergence::{assert_converged, assert_presence_of, assert_quiet, secs};
@@ -89,6 +89,24 @@ fn two_offers_at_once_make_one_channel() {
         world.annotate(ana, "hello");
         world.run_for(ms(500));
         assert_eq!(world.notes(ben), ["hello"]);
+    });
+}
+
+#[test]
+fn what_was_offered_while_signaling_was_away_is_offered_anew() {
+    for_seeds("what_was_offered_while_signaling_was_away", 40, |seed| {
+        let mut world = mesh(seed, Weather::FAIR, 2, 8);
+        let [ana, ben] = [0, 1];
+        world.run_for(secs(3));
+        assert_eq!(world.neighbours(ana), [ben]);
+        world.isolate(ben);
+        world.run_for(ms(4000 + seed * 500));
+        assert!(world.neighbours(ana).is_empty());
+        world.heal();
+        // It has dialled anew.
+        world.tell(ben, Input::SignalingUp);
+        world.run_for(ms(1500));
+        assert_eq!(world.neighbours(ana), [ben]);
     });
 }
 

@@ -177,8 +177,9 @@ impl World {
             .map(|(_, conn)| *conn)
             .collect();
         conns.into_iter().for_each(|conn| self.end(conn, None));
+        let is_left = self.servers.iter().any(|server| server.up);
         for peer in &mut self.peers {
-            peer.joined_signaling = false;
+            peer.joined_signaling &= is_left;
         }
     }
 
@@ -418,7 +419,10 @@ impl World {
             {
                 let who = signaling_id(peer, life);
                 self.servers[server].topic.handle(self.now, room::Input::Subscribe { who });
-                self.tell(peer, Input::SignalingUp);
+                // One more server that is up is no news.
+                if !std::mem::replace(&mut self.peers[peer].joined_signaling, true) {
+                    self.tell(peer, Input::SignalingUp);
+                }
             }
             _ => {}
         }

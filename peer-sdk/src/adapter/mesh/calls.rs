@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
 use wire::id::PeerId;
 
+use super::Occasions;
 use super::repeats::Repeats;
 use crate::adapter::signaling::{
     Envelope, Event, Events, Key, ServerId, Settings, Signaling as Client, State, Via,
@@ -26,8 +27,16 @@ pub(crate) struct Calls {
     servers: watch::Receiver<Vec<String>>,
     settings: Settings,
     password: Option<Arc<str>>,
-    wake: Arc<Notify>,
-    prove: Arc<Notify>,
+    asked: Arc<Asked>,
+    occasions: watch::Sender<Occasions>,
+}
+
+/// What the driver asks for.
+#[derive(Debug, Default)]
+struct Asked {
+    wake: Notify,
+    prove: Notify,
+    moved: Notify,
 }
 
 impl Calls {
@@ -35,8 +44,9 @@ impl Calls {
         servers: watch::Receiver<Vec<String>>,
         settings: Settings,
         password: Option<Arc<str>>,
+        occasions: watch::Sender<Occasions>,
     ) -> Self {
-        Self { servers, settings, password, wake: Arc::default(), prove: Arc::default() }
+        Self { servers, settings, password, asked: Arc::default(), occasions }
     }
 }
 
@@ -49,7 +59,7 @@ impl Signaling for Calls {
         door: Door,
     ) -> BoxFuture<'static, ()> {
         let (mut servers, password) = (self.servers.clone(), self.password.clone());
-        let (wake, prove) = (Arc::clone(&self.wake), Arc::clone(&self.prove));
+        let (asked, occasions) = (Arc::clone(&self.asked), self.occasions.clone());
         let settings = Settings { servers: servers.borrow_and_update().clone(), ..self.settings.clone() };
         Box::pin(async move {
             let key = match password {
@@ -62,18 +72,22 @@ impl Signaling for Calls {
                 return;
             }
             let session = session.to_string_lossy().into_owned();
-            let caller =
-                Caller { client, room, session, door, places: HashMap::new(), repeats: Repeats::default() };
-            caller.run(events, calls, servers, (wake, prove)).await;
+            let (places, repeats) = (HashMap::new(), Repeats::default());
+            let caller = Caller { client, room, session, door, places, repeats, occasions };
+            caller.run(events, calls, servers, &asked).await;
         })
     }
 
     fn wake(&self) {
-        self.wake.notify_one();
+        self.asked.wake.notify_one();
     }
 
     fn prove(&self) {
-        self.prove.notify_one();
+        self.asked.prove.notify_one();
+    }
+
+    fn moved(&self) {
+        self.asked.moved.notify_one();
     }
 }
 
@@ -85,6 +99,7 @@ struct Caller {
     /// Where each peer was heard last.
     places: HashMap<String, ServerId>,
     repeats: Repeats,
+    occasions: watch::Sender<Occasions>,
 }
 
 impl Caller {
@@ -93,7 +108,7 @@ impl Caller {
         mut events: Events,
         mut calls: mpsc::Receiver<Call>,
         mut servers: watch::Receiver<Vec<String>>,
-        (wake, prove): (Arc<Notify>, Arc<Notify>),
+        asked: &Asked,
     ) {
         loop {
             self.door.heard(Heard::Servers(self.states())).await;
@@ -114,8 +129,9 @@ impl Caller {
                         }
                         break false;
                     }
-                    () = wake.notified() => self.client.wake(),
-                    () = prove.notified() => self.client.prove(),
+                    () = asked.wake.notified() => self.client.wake(),
+                    () = asked.prove.notified() => self.client.prove(),
+                    () = asked.moved.notified() => self.client.moved(),
                 }
             };
             if quiet {
@@ -127,8 +143,8 @@ impl Caller {
     /// Whether a server is now doing otherwise than before.
     async fn happened(&mut self, event: Event) -> bool {
         match event {
-            Event::Connected { .. } => {
-                self.door.heard(Heard::Up).await;
+            Event::Connected { server } => {
+                self.connected(server).await;
                 true
             }
             Event::Disconnected { server, .. } => {
@@ -144,6 +160,18 @@ impl Caller {
                 false
             }
         }
+    }
+
+    async fn connected(&mut self, server: ServerId) {
+        let up = self.client.servers().into_iter().filter(|server| server.state == State::Connected);
+        if up.count() > 1 {
+            // What was said at the others was heard there, and need not be said again.
+            let from = self.session.clone();
+            self.client.publish(&self.room, &Envelope::Announce { from }, Via::One(server));
+            return;
+        }
+        self.door.heard(Heard::Up).await;
+        self.occasions.send_modify(|occasions| occasions.back += 1);
     }
 
     async fn received(&mut self, server: ServerId, message: Envelope) {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, OptionFuture};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use wire::id::PeerId;
 
+use super::Occasions;
 use super::sources::Sources;
 use crate::adapter::ice::IceServer;
 use crate::adapter::webrtc::{self, CloseReason, Connection, Event, Events, Role, SendError, Settings};
@@ -22,11 +23,12 @@ const ANSWER: Duration = Duration::from_secs(3);
 pub(crate) struct Rtc {
     settings: Settings,
     sources: Sources,
+    occasions: watch::Sender<Occasions>,
 }
 
 impl Rtc {
-    pub(super) fn new(settings: Settings, sources: Sources) -> Self {
-        Self { settings, sources }
+    pub(super) fn new(settings: Settings, sources: Sources, occasions: watch::Sender<Occasions>) -> Self {
+        Self { settings, sources, occasions }
     }
 }
 
@@ -39,6 +41,8 @@ impl Channels for Rtc {
         door: Door,
     ) -> BoxFuture<'static, End> {
         let (settings, sources) = (self.settings.clone(), self.sources.clone());
+        let mut occasions = self.occasions.subscribe();
+        let known = *occasions.borrow_and_update();
         let role = if initiator { Role::Initiator } else { Role::Answerer };
         Box::pin(async move {
             let ice = sources.servers().await;
@@ -53,9 +57,15 @@ impl Channels for Rtc {
                 refresh: None.into(),
                 waiting: None,
                 answers_by,
+                occasions,
+                known,
             };
             carrier.carry(events, heard).await
         })
+    }
+
+    fn moved(&self) {
+        self.occasions.send_modify(|occasions| occasions.moved += 1);
     }
 }
 
@@ -74,6 +84,9 @@ struct Carrier {
     answers_by: Option<Instant>,
     /// A message for which the connection has no room yet. Until then no other is taken.
     waiting: Option<Bytes>,
+    occasions: watch::Receiver<Occasions>,
+    /// Those that the connection has been told of.
+    known: Occasions,
 }
 
 impl Carrier {
@@ -98,6 +111,7 @@ impl Carrier {
                     self.door.note(Note::Trouble("its offer cannot be answered".into())).await;
                     return End::Lost;
                 }
+                Ok(()) = self.occasions.changed() => self.occasion(),
                 Some(ice) = &mut self.refresh => {
                     self.refresh = None.into();
                     self.restart(ice);
@@ -171,6 +185,17 @@ impl Carrier {
             Err(SendError::Full { .. }) => self.waiting = Some(message),
             // It has ended, which is an event of its own.
             Err(SendError::NotOpen | SendError::TooLarge { .. }) => {}
+        }
+    }
+
+    fn occasion(&mut self) {
+        let before = std::mem::replace(&mut self.known, *self.occasions.borrow_and_update());
+        let told = [
+            (before.moved != self.known.moved).then(|| self.connection.moved()),
+            (before.back != self.known.back).then(|| self.connection.signals_anew()),
+        ];
+        for error in told.into_iter().flatten().filter_map(Result::err) {
+            tracing::debug!(%error, "a connection looks for no other way");
         }
     }
 

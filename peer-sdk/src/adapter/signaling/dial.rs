@@ -1,6 +1,7 @@
 //! Addresses with a scheme, and connections to them, with TLS where the scheme asks for it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::Uri;
@@ -12,6 +13,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// The longest URL, in bytes.
 pub const MAX_URL: usize = 4096;
@@ -58,8 +60,22 @@ pub enum DialError {
 }
 
 /// Bytes both ways, with or without TLS.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The address of ours that it uses.
+    fn here(&self) -> Option<IpAddr>;
+}
+
+impl Stream for TcpStream {
+    fn here(&self) -> Option<IpAddr> {
+        self.local_addr().ok().map(|address| address.ip())
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn here(&self) -> Option<IpAddr> {
+        self.get_ref().0.here()
+    }
+}
 
 /// A URL, parsed.
 #[derive(Clone, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use super::backoff::Backoff;
 use super::dial::{Address, DialError, Stream, dial};
 use super::envelope::{self, Envelope, Frame};
 use super::{Event, MAX_MESSAGE, PasswordProblem, ServerId, Settings, Shared, State, Table};
+use crate::surroundings::is_here;
 
 const PING: &str = r#"{"type":"ping"}"#;
 
@@ -47,6 +48,7 @@ pub(super) struct Server {
     pub(super) shared: Weak<Shared>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) wake: Arc<Notify>,
+    pub(super) moved: Arc<Notify>,
 }
 
 /// Why a connection ended, or never was.
@@ -66,6 +68,8 @@ enum Failure {
     Closed,
     #[error("nothing came for {0:?}")]
     Silent(Duration),
+    #[error("the machine has other addresses now")]
+    Moved,
     #[error("the client is gone")]
     Gone,
 }
@@ -107,7 +111,9 @@ impl Server {
             if !std::mem::replace(&mut is_told, true) && self.events.send(event).await.is_err() {
                 return;
             }
-            self.pause(&state, backoff.delay(rand::random())).await;
+            if !matches!(failure, Failure::Moved) {
+                self.pause(&state, backoff.delay(rand::random())).await;
+            }
         }
     }
 
@@ -122,6 +128,7 @@ impl Server {
         tokio::select! {
             () = delay => {}
             () = self.wake.notified() => {}
+            () = self.moved.notified() => {}
             () = self.events.closed() => {}
         }
     }
@@ -145,7 +152,11 @@ impl Server {
                 Err(error) => Err(error.into()),
             }
         };
-        tokio::time::timeout(within, connecting).await.map_err(|_| Failure::Late(within))?
+        tokio::select! {
+            connected = tokio::time::timeout(within, connecting) => connected.map_err(|_| Failure::Late(within))?,
+            // It may be dialling from an address that is gone.
+            () = self.moved.notified() => Err(Failure::Moved),
+        }
     }
 
     /// Serves a connection until it fails.
@@ -185,6 +196,10 @@ impl Server {
                     proof = proof.or(Some(tokio::time::Instant::now() + PROOF));
                     write(socket, PING.to_owned()).await
                 }
+                () = self.moved.notified() => match socket.get_ref().here() {
+                    Some(here) if !is_here(here) => Err(Failure::Moved),
+                    _ => Ok(()),
+                },
                 () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
                     Err(Failure::Silent(PROOF))
                 }

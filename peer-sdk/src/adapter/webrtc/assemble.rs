@@ -18,7 +18,7 @@ use webrtc::peer_connection::{
 };
 
 use super::pace::{Pace, PacedRuntime};
-use super::{MAX_MESSAGE, Mdns, Policy, Role, Settings};
+use super::{MAX_MESSAGE, Mdns, Policy, Settings, checks};
 use crate::adapter::ice::{IceServer, Usable};
 
 /// What the crate tells that we have not come to yet. A connection with more to tell is ended.
@@ -92,12 +92,10 @@ async fn shut(connection: Arc<dyn PeerConnection>) {
 
 /// Makes a peer connection with `usable` servers.
 pub(super) async fn assemble(
-    role: Role,
     settings: &Settings,
     usable: &Usable,
     pace: &Arc<Pace>,
 ) -> Result<Assembled, Error> {
-    let settings = &Settings { keepalive: keepalive(role, settings), ..settings.clone() };
     match build(settings, usable, pace, settings.mdns).await {
         // It fails where no interface takes multicast.
         Err(error) if settings.mdns == Mdns::Resolve => {
@@ -128,15 +126,6 @@ async fn build(
         .await?;
     let connection = Owned { connection: Some(Arc::new(connection)), runtime: Handle::current() };
     Ok(Assembled { connection, happenings, overrun, driver_gone })
-}
-
-/// How often a side checks by itself: the crate has the answerer check, too, whenever the initiator does, so that checks
-/// of its own are for when those do not come.
-fn keepalive(role: Role, settings: &Settings) -> Duration {
-    match role {
-        Role::Initiator => settings.keepalive,
-        Role::Answerer => settings.keepalive.mul_f64(1.25),
-    }
 }
 
 /// The crate's configuration with these servers.
@@ -171,7 +160,7 @@ fn engine(settings: &Settings, mdns: Mdns) -> SettingEngine {
         .with_ice_timeouts(
             Some(settings.interrupted_after),
             Some(settings.lost_after),
-            Some(settings.keepalive),
+            Some(checks::probe(settings)),
         )
         .with_ice_connection_attempts(Some(CHECK_EVERY), Some(CHECKS))
         // By default the first way that works waits a second for a better one.

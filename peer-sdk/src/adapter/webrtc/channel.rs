@@ -13,6 +13,9 @@ use super::owner::{Gone, Link};
 /// How often an emptying channel is looked at while it is closed.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How often it is looked whether what was sent has been acknowledged. An acknowledgement may wait 200 ms for company.
+const ACKNOWLEDGED: Duration = Duration::from_millis(250);
+
 /// Where a channel is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Stage {
@@ -72,9 +75,9 @@ async fn pass_on(link: &Link, message: RTCDataChannelMessage) -> Result<(), Gone
 
 /// Writes what is queued until the channel takes no more.
 pub(super) async fn write(channel: Arc<dyn DataChannel>, link: Link, mut queue: mpsc::Receiver<Bytes>) {
-    while let Some(message) = queue.recv().await {
+    while let Some(message) = next(channel.as_ref(), &link, &mut queue).await {
         let len = message.len();
-        link.pace.busy();
+        link.pace.sends();
         let message = message.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         if let Err(error) = channel.send(message).await {
             tracing::debug!(%error, "a channel that takes no more");
@@ -85,6 +88,23 @@ pub(super) async fn write(channel: Arc<dyn DataChannel>, link: Link, mut queue: 
             return;
         }
     }
+}
+
+/// The next message to write. Meanwhile it is noticed when all that was written has been acknowledged.
+async fn next(channel: &dyn DataChannel, link: &Link, queue: &mut mpsc::Receiver<Bytes>) -> Option<Bytes> {
+    while link.pace.is_owed() {
+        match tokio::time::timeout(ACKNOWLEDGED, queue.recv()).await {
+            Ok(message) => return message,
+            Err(_) if is_acknowledged(channel).await => link.pace.settled(),
+            Err(_) => {}
+        }
+    }
+    queue.recv().await
+}
+
+/// Whether all that was written has been acknowledged, or never will be.
+async fn is_acknowledged(channel: &dyn DataChannel) -> bool {
+    !channel.outstanding_bytes().await.is_ok_and(|bytes| bytes > 0)
 }
 
 /// Closes a channel that is not ours, and waits until the other side has heard it.
@@ -100,7 +120,7 @@ pub(super) async fn decline(channel: &dyn DataChannel) {
 
 /// Waits until everything that was queued has been acknowledged.
 pub(super) async fn flushed(channel: &dyn DataChannel, link: &Link) {
-    while link.outbox.queued() > 0 || channel.outstanding_bytes().await.is_ok_and(|bytes| bytes > 0) {
+    while link.outbox.queued() > 0 || !is_acknowledged(channel).await {
         link.pace.kick();
         tokio::time::sleep(LOOK).await;
     }

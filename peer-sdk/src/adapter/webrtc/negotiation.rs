@@ -189,8 +189,11 @@ impl Negotiation {
 
     async fn hear_offer(&mut self, sdp: String) -> Result<(), Error> {
         if self.offered {
-            // Both have offered: the initiator's offer stands, and the other one is taken back.
+            // Both have offered: the initiator's offer stands, and the other one is taken back. It is said again, with
+            // the candidates, for it may have been lost.
             if self.role == Role::Initiator {
+                let ours = self.connection.local_description().await;
+                self.said.extend(ours.map(|ours| signal::offer(&ours.sdp)));
                 return Ok(());
             }
             self.take_back().await?;

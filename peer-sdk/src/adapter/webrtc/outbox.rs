@@ -90,7 +90,7 @@ impl Outbox {
         }
         match self.queue.try_send(message) {
             Ok(()) => {
-                self.pace.busy();
+                self.pace.sends();
                 Ok(before + len)
             }
             Err(mpsc::error::TrySendError::Full(_)) => Err(self.refuse(len)),

@@ -22,7 +22,7 @@ use super::way::{self, Way};
 use super::{CloseReason, Command, Event, LABEL, MAX_MESSAGE, Role, Settings};
 use crate::adapter::ice::{IceServer, Usable};
 
-/// How often an open connection is looked at: its way, its round trip, and whether it is at rest.
+/// How often an open connection is looked at: its way and its round trip.
 const LOOK: Duration = Duration::from_secs(3);
 
 /// How long what waits to be sent may hold up an orderly close. A packet that is lost is sent again after a second.
@@ -103,7 +103,7 @@ async fn live(
     {
         return (CloseReason::Local, JoinSet::new());
     }
-    let assembled = match assemble::assemble(role, &settings, &usable, &link.pace).await {
+    let assembled = match assemble::assemble(&settings, &usable, &link.pace).await {
         Ok(assembled) => assembled,
         Err(error) => return (CloseReason::Fault(error.to_string()), JoinSet::new()),
     };
@@ -195,6 +195,7 @@ impl Owner {
             }
             let at = *stage.borrow();
             let lost = self.interrupted.as_ref().map(|silence| silence.since + self.settings.lost_after);
+            let recovers = self.recovers_at();
             let ended = tokio::select! {
                 () = self.link.stop.cancelled() => Some(CloseReason::Local),
                 () = self.link.close.cancelled() => Some(self.flush().await),
@@ -205,6 +206,7 @@ impl Owner {
                 Some(happening) = signs.happenings.recv() => self.happened(happening).await,
                 _ = stage.changed() => self.moved(),
                 _ = look.tick(), if at == Stage::Open => self.look(connection).await,
+                () = tokio::time::sleep_until(recovers.unwrap_or(never)), if recovers.is_some() => self.recover().await,
                 () = tokio::time::sleep_until(lost.unwrap_or(never)), if lost.is_some() => Some(CloseReason::Lost),
                 () = &mut too_late, if at == Stage::Opening => Some(CloseReason::Unreachable { within }),
             };
@@ -226,18 +228,36 @@ impl Owner {
     }
 
     async fn requested(&mut self, request: Option<Command>, connection: &Owned) -> Option<CloseReason> {
-        self.link.pace.busy();
-        let done = match request {
+        match request {
             None => return Some(CloseReason::Local),
-            Some(Command::Signal(signal)) => self.negotiation.hear(signal).await,
-            Some(Command::Renegotiate) => self.negotiation.renegotiate().await,
-            Some(Command::RestartIce(servers)) => self.restart(servers, connection).await,
+            Some(Command::SignalAnew) => self.interrupted.iter_mut().for_each(Silence::starts_over),
+            Some(Command::Moved) => self.machine_moved(),
+            Some(request) => self.negotiate(request, connection).await,
+        }
+        None
+    }
+
+    async fn negotiate(&mut self, request: Command, connection: &Owned) {
+        self.link.pace.negotiates();
+        let done = match request {
+            Command::Signal(signal) => self.negotiation.hear(signal).await,
+            Command::Renegotiate => self.negotiation.renegotiate().await,
+            Command::RestartIce(servers) => self.restart(servers, connection).await,
+            Command::SignalAnew | Command::Moved => Ok(()),
         };
         self.link.pace.kick();
         if let Err(error) = done {
             tracing::debug!(%error, "a signal that can not be applied");
         }
-        None
+    }
+
+    /// The machine has other addresses: the other side cannot know if ours is gone.
+    fn machine_moved(&mut self) {
+        if *self.stage.1.borrow() == Stage::Open && self.link.pace.is_stranded() {
+            let patience = self.settings.interrupted_after;
+            let silence = || Silence::unnoticed(Instant::now(), patience);
+            self.interrupted.get_or_insert_with(silence).starts_over();
+        }
     }
 
     async fn restart(&mut self, servers: Option<Vec<IceServer>>, connection: &Owned) -> Result<(), Error> {
@@ -291,32 +311,45 @@ impl Owner {
         match state {
             State::Failed => Some(self.ended()),
             State::Closed => Some(CloseReason::Remote),
-            State::Disconnected if self.interrupted.is_none() => {
-                self.interrupted = Some(Silence::new(Instant::now()));
-                if self.link.tell(Event::Interrupted).await.is_err() {
-                    return Some(CloseReason::Local);
-                }
-                self.recover().await;
-                None
+            State::Disconnected => {
+                let now = Instant::now();
+                let is_sure = self.link.pace.has_asked_in_vain();
+                let silence = || if is_sure { Silence::sure(now) } else { Silence::doubtful(now) };
+                self.interrupted.get_or_insert_with(silence);
+                self.link.pace.negotiates();
+                self.recover().await
             }
-            State::Connected if self.interrupted.take().is_some() => {
+            State::Connected if self.interrupted.take().is_some_and(|silence| silence.is_told()) => {
                 self.link.tell(Event::Resumed).await.is_err().then_some(CloseReason::Local)
             }
             _ => None,
         }
     }
 
-    /// Looks for another way if it is time to.
-    async fn recover(&mut self) {
-        let (role, is_answered) = (self.role, self.negotiation.is_answered());
-        let Some(silence) = &mut self.interrupted else { return };
-        if !silence.tries(Instant::now(), role, is_answered) {
-            return;
+    /// When the next is to be done about an interruption.
+    fn recovers_at(&self) -> Option<Instant> {
+        let is_answered = self.negotiation.is_answered();
+        self.interrupted.as_ref().map(|silence| silence.next(self.role, is_answered))
+    }
+
+    /// Says that there is an interruption, and looks for another way, each if it is time to.
+    async fn recover(&mut self) -> Option<CloseReason> {
+        let (now, is_answered) = (Instant::now(), self.negotiation.is_answered());
+        let silence = self.interrupted.as_mut()?;
+        let tries = now >= silence.due(self.role, is_answered);
+        if tries {
+            silence.tries(now);
         }
-        if let Err(error) = self.negotiation.restart().await {
-            tracing::debug!(%error, "ICE could not be restarted");
+        if silence.tells(now) && self.link.tell(Event::Interrupted).await.is_err() {
+            return Some(CloseReason::Local);
         }
-        self.link.pace.kick();
+        if tries {
+            if let Err(error) = self.negotiation.restart().await {
+                tracing::debug!(%error, "ICE could not be restarted");
+            }
+            self.link.pace.kick();
+        }
+        None
     }
 
     /// Why a connection that fails by itself has ended.
@@ -349,9 +382,13 @@ impl Owner {
 
     /// Looks at an open connection.
     async fn look(&mut self, connection: &Owned) -> Option<CloseReason> {
-        self.link.pace.look();
-        self.recover().await;
+        if !self.link.pace.looks() {
+            return None;
+        }
         let way = way::measure(connection.get().as_ref()).await?;
+        if self.interrupted.is_none() {
+            self.link.pace.has_way();
+        }
         if !way::is_news(self.way, way) {
             return None;
         }

@@ -32,7 +32,7 @@ use wire::id::RoomId;
 use wire::sync::{Frame, JoinError, MAX_FRAME, Message as Said, Remedy, Room};
 
 use super::live::{Liveness, Verdict, Watched};
-use super::{HANDSHAKE, PATIENCE, settings};
+use super::{HANDSHAKE, PATIENCE, patiently, settings};
 use crate::adapter::{Arrival, Door, Note, Path, Port};
 use crate::engine::{End, LinkId};
 use gate::Gate;
@@ -327,10 +327,10 @@ impl Guest {
         let len = frame.len();
         say(socket, Message::Binary(frame)).await?;
         liveness.sent(len);
-        if let Some((port, _)) = self.rooms.get(room) {
-            port.sent(len).await;
+        match self.rooms.get(room) {
+            Some((port, _)) => patiently(socket, liveness, port.sent(len)).await.map_err(|_| Over(None)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn receive(
@@ -340,7 +340,7 @@ impl Guest {
         message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
     ) -> Result<(), Over> {
         match message {
-            Some(Ok(Message::Binary(frame))) => self.frame(socket, frame).await,
+            Some(Ok(Message::Binary(frame))) => self.frame(socket, liveness, frame).await,
             Some(Ok(Message::Text(text))) if text.as_str() == "ping" => {
                 say(socket, Message::text("pong")).await
             }
@@ -357,7 +357,12 @@ impl Guest {
         }
     }
 
-    async fn frame(&mut self, socket: &mut WebSocketStream<Watched>, frame: Bytes) -> Result<(), Over> {
+    async fn frame(
+        &mut self,
+        socket: &mut WebSocketStream<Watched>,
+        liveness: &mut Liveness,
+        frame: Bytes,
+    ) -> Result<(), Over> {
         let (room, joins) = match Frame::decode(&frame) {
             Ok(Frame { room, message }) => (room, matches!(message, Said::JoinRequest { .. })),
             Err(error) => match error.remedy {
@@ -373,10 +378,12 @@ impl Guest {
         if !self.rooms.contains_key(&room.id) && !self.enter(&room).await {
             return if joins { turn_away(socket, &room).await } else { Ok(()) };
         }
-        if let Some((port, _)) = self.rooms.get(&room.id) {
-            port.received(frame).await;
+        match self.rooms.get(&room.id) {
+            Some((port, _)) => {
+                patiently(socket, liveness, port.received(frame)).await.map_err(|_| Over(None))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes a link to the peer that serves the room, if there is one.

@@ -1,4 +1,6 @@
 //! Whether a connection is alive: by the bytes that come.
+//!
+//! Looks are counted, not time: while a peer is too busy to look, what has come waits in the socket, and is no silence.
 
 use std::io;
 use std::pin::Pin;
@@ -57,11 +59,13 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// How often to look.
-const LOOK: Duration = Duration::from_millis(1300);
+/// How often to look, and how many looks in a row may see that nothing has come. The first of them asks.
+const LOOK: Duration = Duration::from_millis(PATIENCE.as_millis() as u64 / 4);
+const MISSES: u32 = 3;
 /// After so many bytes were sent, an answer may be stuck behind them for so long.
 const LARGE: usize = 16 << 10;
 const STUCK: Duration = Duration::from_secs(20);
+const STUCK_MISSES: u32 = (STUCK.as_millis() / LOOK.as_millis()) as u32;
 /// How often the round trip is measured, at least.
 const MEASURE: Duration = Duration::from_secs(10);
 
@@ -70,7 +74,8 @@ const MEASURE: Duration = Duration::from_secs(10);
 pub(super) struct Liveness {
     read: Arc<AtomicU64>,
     seen: u64,
-    heard_at: Instant,
+    /// Looks since something came.
+    misses: u32,
     look_at: Instant,
     sent: usize,
     sent_at: Instant,
@@ -86,17 +91,14 @@ pub(super) enum Verdict {
 
 impl Liveness {
     pub(super) fn new(socket: &WebSocketStream<Watched>) -> Self {
+        Self::of(Arc::clone(&socket.get_ref().read))
+    }
+
+    fn of(read: Arc<AtomicU64>) -> Self {
         let now = Instant::now();
-        Self {
-            read: Arc::clone(&socket.get_ref().read),
-            seen: 0,
-            heard_at: now,
-            look_at: now,
-            sent: 0,
-            sent_at: now,
-            pings: 0,
-            pinged_at: now,
-        }
+        // The upgrade has come, so that the first look sees something.
+        let seen = u64::MAX;
+        Self { read, seen, misses: 0, look_at: now, sent: 0, sent_at: now, pings: 0, pinged_at: now }
     }
 
     pub(super) fn sent(&mut self, len: usize) {
@@ -111,18 +113,20 @@ impl Liveness {
         sleep_until(self.look_at).await;
     }
 
+    /// Nothing can be read now, so that this look is left out.
+    pub(super) fn waits(&mut self) {
+        self.look_at = Instant::now() + LOOK;
+    }
+
     pub(super) fn tick(&mut self) -> Verdict {
         let now = Instant::now();
         self.look_at = now + LOOK;
         let read = self.read.load(Ordering::Relaxed);
         let heard = read != self.seen;
         self.seen = read;
-        if heard {
-            self.heard_at = now;
-        }
+        self.misses = if heard { 0 } else { self.misses + 1 };
         let stuck = self.sent > LARGE && now.duration_since(self.sent_at) < STUCK;
-        let patience = if stuck { STUCK } else { PATIENCE };
-        if now.duration_since(self.heard_at) > patience {
+        if self.misses >= if stuck { STUCK_MISSES } else { MISSES } {
             return Verdict::Dead;
         }
         if heard && self.pings > 0 && now.duration_since(self.pinged_at) < MEASURE {
@@ -136,5 +140,58 @@ impl Liveness {
     /// How long the last ping took, if this answers it.
     pub(super) fn pong(&self, payload: &[u8]) -> Option<Duration> {
         (payload == self.pings.to_be_bytes()).then(|| self.pinged_at.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks until it is dead, at most so many times.
+    async fn dies(liveness: &mut Liveness, looks: u32) -> bool {
+        for _ in 0..looks {
+            liveness.due().await;
+            if matches!(liveness.tick(), Verdict::Dead) {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_over_which_nothing_comes_is_dead_after_some_pings() {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut liveness = Liveness::of(Arc::clone(&read));
+        for _ in 0..20 {
+            read.fetch_add(1, Ordering::Relaxed);
+            assert!(!dies(&mut liveness, 1).await);
+        }
+        // The last that comes just misses a look.
+        read.fetch_add(1, Ordering::Relaxed);
+        let last = Instant::now();
+        assert!(dies(&mut liveness, 100).await);
+        assert!(last.elapsed() <= PATIENCE, "{:?}", last.elapsed());
+        assert!(liveness.pings >= u64::from(MISSES), "it was asked");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_too_busy_to_look_does_not_take_the_other_end_for_dead() {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut liveness = Liveness::of(Arc::clone(&read));
+        assert!(!dies(&mut liveness, 1).await);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // What has come meanwhile is still in the socket.
+        assert!(!dies(&mut liveness, 1).await);
+        read.fetch_add(1, Ordering::Relaxed);
+        assert!(!dies(&mut liveness, 2).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_be_stuck_behind_much_that_was_sent() {
+        let mut liveness = Liveness::of(Arc::default());
+        liveness.sent(LARGE + 1);
+        let sent = Instant::now();
+        assert!(dies(&mut liveness, 100).await);
+        assert!(sent.elapsed() >= STUCK - LOOK, "{:?}", sent.elapsed());
     }
 }
