@@ -5,7 +5,12 @@ import { Peer, webrtc } from '../../../peer-sdk/web/src/index.ts'
 
 // As the review page does it.
 const starting = fetch('loro_wasm_bg.wasm').then(answer => answer.arrayBuffer())
-  .then(async bytes => loro.default({ module_or_path: await WebAssembly.compile(bytes) }))
+  .then(async bytes => {
+    mark('fetched')
+    const module = await WebAssembly.compile(bytes)
+    mark('compiled')
+    await loro.default({ module_or_path: module })
+  })
 let entries, long
 const peer = new Peer({
   room: asked.room,
