@@ -11,8 +11,13 @@ import { INITIAL, type PeerEvent, type Status } from './status.js'
 
 /** How long closing waits for the disk and for the hubs to take what is left, in milliseconds. */
 const FLUSH = 2000
+/** How much later Loro is loaded than others are looked for, at most, in milliseconds. */
+const HEAD_START = 50
 /** The longest name of a room, in bytes. */
 export const MAX_ROOM = 128
+
+/** A document, or how there will be one. */
+export type Given = LoroDoc | Promise<LoroDoc> | (() => Promise<LoroDoc>)
 
 /** What a peer is to be made of. */
 export interface PeerOptions<P> {
@@ -20,10 +25,11 @@ export interface PeerOptions<P> {
   room: string
   /**
    * The document to keep in step; a new one if there is none. Edit it and commit: that is all. It needs a peer id of its
-   * own for each run, as `new LoroDoc()` draws one. A page that is still loading Loro gives a promise of it: everybody is
-   * looked for and connected to meanwhile, which hides most of the time that either takes.
+   * own for each run, as `new LoroDoc()` draws one. A page that has yet to load Loro gives a function that does so. It is
+   * called as soon as a server is reached, or after a moment if none is: everybody is looked for first, and connected to
+   * meanwhile. A promise will do, too.
    */
-  doc?: LoroDoc | Promise<LoroDoc>
+  doc?: Given
   /** Hubs and relays, the local disk, other browsers. Without `broadcastChannel()` among them the tabs of this browser share too. */
   adapters?: readonly Adapter[]
   /** Whether the tabs of this browser that have the room open share without any network. On if nothing is said. */
@@ -65,6 +71,8 @@ export class Peer<P = unknown> {
   private readonly listeners = new Set<() => void>()
   private readonly hearers = new Set<(event: PeerEvent) => void>()
   private readonly endings: Array<() => void> = []
+  private tellReached: () => void = () => {}
+  private readonly reached = new Promise<void>(resolve => { this.tellReached = resolve })
   private closing: Promise<void> | undefined
 
   /** Starts at once. Throws when the room's name or the presence is too long. */
@@ -106,31 +114,50 @@ export class Peer<P = unknown> {
         this.presence.seen(online.map(({ session, value, since, path, roundTrip }) =>
           ({ session, value, since: Math.round((now - since) / 100) * 100, path, roundTrip })))
       },
-      event: event => { for (const hear of [...this.hearers]) hear(event) }
+      event: event => { for (const hear of [...this.hearers]) hear(event) },
+      reached: () => { this.tellReached() }
     })
     driver.tell({ type: 'present', value: this.shows })
     return driver
   }
 
   /** Waits for the document and the disk, puts what is stored into the document, and lets others have it. */
-  private async load (promised: LoroDoc | Promise<LoroDoc>, storage: Storage | undefined): Promise<void> {
+  private async load (given: Given, storage: Storage | undefined): Promise<void> {
     if (storage !== undefined) this.set({ ...this.current, storage: 'loading' })
     // Both at once: neither needs the other.
     const reading = this.read(storage)
+    const rehearsing = given instanceof LoroDoc ? undefined : import('./rehearsal.js').catch(() => undefined)
     let doc: LoroDoc
     try {
-      doc = this.opened = promised instanceof Promise ? await promised : promised
+      doc = this.opened = given instanceof LoroDoc ? given : await this.fetch(given)
     } catch (error) {
       void reading.then(({ store }) => { store?.close() })
       void this.close()
       throw error
     }
+    void this.rehearse(rehearsing)
     const { store, updates, trouble } = await reading
     if (this.closing !== undefined) return store?.close()
     const read = this.take(doc, store, updates)
     if (trouble !== undefined) this.tellLater({ type: 'memoryOnly', why: trouble })
     this.followDocument(doc)
     this.driver.open({ ...read, storage: storage === undefined ? 'none' : read.store === undefined ? 'memory' : 'kept' })
+  }
+
+  /** Some megabytes must not be in the way of the few words by which others are found. */
+  private async fetch (given: Exclude<Given, LoroDoc>): Promise<LoroDoc> {
+    if (typeof given !== 'function') return await given
+    await Promise.race([this.reached, new Promise(resolve => { setTimeout(resolve, HEAD_START) })])
+    return await given()
+  }
+
+  /** While others are being connected to, a little at a time, and until somebody is there. */
+  private async rehearse (coming: Promise<typeof import('./rehearsal.js') | undefined> | undefined): Promise<void> {
+    const steps = (await coming)?.rehearsal(doc => new DocumentReplica(doc))
+    const step = (): void => {
+      if (this.closing === undefined && !this.driver.isMet && steps?.next().done === false) setTimeout(step)
+    }
+    setTimeout(step)
   }
 
   /** What is stored. A disk that cannot be used is done without. */

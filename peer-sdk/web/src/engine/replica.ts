@@ -1,7 +1,7 @@
 // The application's document, as the engine uses it.
 
-import { decodeImportBlobMeta, type LoroDoc, type PeerID, type VersionVector } from 'loro-crdt'
-import type { Span, Version } from './version.js'
+import { decodeImportBlobMeta, type ImportStatus, type LoroDoc, type PeerID, type VersionVector } from 'loro-crdt'
+import { raise, type Span, type Version } from './version.js'
 
 /** What an import did. */
 export interface Imported {
@@ -46,9 +46,10 @@ export class DocumentReplica implements Replica {
 
   import (update: Uint8Array): Imported | 'malformed' | 'broken' {
     try {
-      const covers = versionOf(decodeImportBlobMeta(update, false).partialEndVersionVector)
-      const status = this.doc.import(update)
-      return { covers, news: this.refresh(), pending: (status.pending?.size ?? 0) > 0 }
+      // All of it is new to a document with nothing in it, so that what was taken is what there was. Else it is read twice.
+      const known = this.version.size === 0 ? undefined : versionOf(decodeImportBlobMeta(update, false).partialEndVersionVector)
+      const { success, pending } = this.doc.import(update)
+      return { covers: known ?? reach(success, pending), news: this.refresh(), pending: (pending?.size ?? 0) > 0 }
     } catch (error) {
       // Loro refuses what it cannot read; a trap leaves it unusable.
       return error instanceof WebAssembly.RuntimeError ? 'broken' : 'malformed'
@@ -63,6 +64,13 @@ export class DocumentReplica implements Replica {
     }
     return this.last.update
   }
+}
+
+/** How far it got of each author, what waits included. */
+function reach (...ranges: Array<ImportStatus['success'] | null>): Version {
+  const version: Version = new Map()
+  for (const range of ranges) for (const [peer, { end }] of range ?? []) raise(version, new Map([[peer, end]]))
+  return version
 }
 
 function versionOf (vector: VersionVector): Version {
