@@ -71,8 +71,7 @@ export class Peer<P = unknown> {
   private readonly listeners = new Set<() => void>()
   private readonly hearers = new Set<(event: PeerEvent) => void>()
   private readonly endings: Array<() => void> = []
-  private tellReached: () => void = () => {}
-  private readonly reached = new Promise<void>(resolve => { this.tellReached = resolve })
+  private reached: () => void = () => {}
   private closing: Promise<void> | undefined
 
   /** Starts at once. Throws when the room's name or the presence is too long. */
@@ -115,7 +114,7 @@ export class Peer<P = unknown> {
           ({ session, value, since: Math.round((now - since) / 100) * 100, path, roundTrip })))
       },
       event: event => { for (const hear of [...this.hearers]) hear(event) },
-      reached: () => { this.tellReached() }
+      reached: () => { this.reached() }
     })
     driver.tell({ type: 'present', value: this.shows })
     return driver
@@ -126,16 +125,14 @@ export class Peer<P = unknown> {
     if (storage !== undefined) this.set({ ...this.current, storage: 'loading' })
     // Both at once: neither needs the other.
     const reading = this.read(storage)
-    const rehearsing = given instanceof LoroDoc ? undefined : import('./rehearsal.js').catch(() => undefined)
     let doc: LoroDoc
     try {
-      doc = this.opened = given instanceof LoroDoc ? given : await this.fetch(given)
+      doc = this.opened = given instanceof LoroDoc ? given : await (given instanceof Promise ? given : this.fetch(given))
     } catch (error) {
       void reading.then(({ store }) => { store?.close() })
       void this.close()
       throw error
     }
-    void this.rehearse(rehearsing)
     const { store, updates, trouble } = await reading
     if (this.closing !== undefined) return store?.close()
     const read = this.take(doc, store, updates)
@@ -145,19 +142,17 @@ export class Peer<P = unknown> {
   }
 
   /** Some megabytes must not be in the way of the few words by which others are found. */
-  private async fetch (given: Exclude<Given, LoroDoc>): Promise<LoroDoc> {
-    if (typeof given !== 'function') return await given
-    await Promise.race([this.reached, new Promise(resolve => { setTimeout(resolve, HEAD_START) })])
-    return await given()
+  private async fetch (load: () => Promise<LoroDoc>): Promise<LoroDoc> {
+    const coming = import('./rehearsal.js').catch(() => {})
+    await new Promise<void>(resolve => { setTimeout(this.reached = resolve, HEAD_START) })
+    const doc = await load()
+    void coming.then(it => { if (it !== undefined) this.rehearse(it.rehearsal(doc => new DocumentReplica(doc))) })
+    return doc
   }
 
   /** While others are being connected to, a little at a time, and until somebody is there. */
-  private async rehearse (coming: Promise<typeof import('./rehearsal.js') | undefined> | undefined): Promise<void> {
-    const steps = (await coming)?.rehearsal(doc => new DocumentReplica(doc))
-    const step = (): void => {
-      if (this.closing === undefined && !this.driver.isMet && steps?.next().done === false) setTimeout(step)
-    }
-    setTimeout(step)
+  private rehearse (steps: Iterator<void>): void {
+    setTimeout(() => { if (!this.driver.isMet && steps.next().done !== true) this.rehearse(steps) })
   }
 
   /** What is stored. A disk that cannot be used is done without. */
@@ -241,7 +236,7 @@ export class Peer<P = unknown> {
 
   /** The document. Throws while it is promised only: {@link isOpen}. */
   get doc (): LoroDoc {
-    if (this.opened === undefined) throw new Error('the document is not there yet: wait for peer.loaded')
+    if (this.opened === undefined) throw new Error('the document is not there yet, see loaded')
     return this.opened
   }
 

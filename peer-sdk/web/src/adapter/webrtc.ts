@@ -92,12 +92,12 @@ class Running implements MeshPort {
    * ask STUN and TURN servers for addresses.
    */
   private prepare (): void {
-    const isThere = typeof RTCPeerConnection !== 'undefined'
-    const spare = this.spare = isThere ? new RTCPeerConnection(this.with([])) : undefined
+    if (typeof RTCPeerConnection === 'undefined') return
+    const spare = this.spare = new RTCPeerConnection(this.with())
     // Whether asking fails matters once there is somebody to connect to.
-    void this.ice?.servers().then(servers => { if (this.spare === spare) spare?.setConfiguration(this.with(servers)) }).catch(() => {})
+    void this.ice?.servers().then(servers => { if (this.spare === spare) spare.setConfiguration(this.with(servers)) }).catch(() => {})
     // A page with a connection is not kept for going back to.
-    if (isThere) setTimeout(() => { this.takeSpare()?.close() }, SPARE)
+    setTimeout(() => { this.takeSpare()?.close() }, SPARE)
   }
 
   private readonly takeSpare = (): RTCPeerConnection | undefined => {
@@ -172,17 +172,17 @@ class Running implements MeshPort {
 
   private readonly configuration = async (): Promise<RTCConfiguration> => {
     try {
-      return this.with(await this.ice?.servers() ?? [])
+      return this.with(await this.ice?.servers())
     } catch (error) {
       this.ear.iceFailed(error instanceof Error ? error.message : String(error))
-      return this.with([])
+      return this.with()
     }
   }
 
   /** With a pool, addresses are asked for when a connection is made, and not when it is described. */
-  private with (asked: RTCIceServer[]): RTCConfiguration {
+  private with (asked: RTCIceServer[] = []): RTCConfiguration {
     const { iceServers = [], relayOnly } = this.options
-    return { iceServers: [...iceServers, ...asked], iceTransportPolicy: relayOnly === true ? 'relay' : 'all', iceCandidatePoolSize: 1 }
+    return { iceServers: [...iceServers, ...asked], iceTransportPolicy: relayOnly ? 'relay' : 'all', iceCandidatePoolSize: 1 }
   }
 
   wake (): void { for (const server of this.servers) server.wake() }

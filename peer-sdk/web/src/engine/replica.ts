@@ -1,7 +1,7 @@
 // The application's document, as the engine uses it.
 
 import { decodeImportBlobMeta, type ImportStatus, type LoroDoc, type PeerID, type VersionVector } from 'loro-crdt'
-import { raise, type Span, type Version } from './version.js'
+import type { Span, Version } from './version.js'
 
 /** What an import did. */
 export interface Imported {
@@ -48,8 +48,8 @@ export class DocumentReplica implements Replica {
     try {
       // All of it is new to a document with nothing in it, so that what was taken is what there was. Else it is read twice.
       const known = this.version.size === 0 ? undefined : versionOf(decodeImportBlobMeta(update, false).partialEndVersionVector)
-      const { success, pending } = this.doc.import(update)
-      return { covers: known ?? reach(success, pending), news: this.refresh(), pending: (pending?.size ?? 0) > 0 }
+      const status = this.doc.import(update)
+      return { covers: known ?? reach(status), news: this.refresh(), pending: (status.pending?.size ?? 0) > 0 }
     } catch (error) {
       // Loro refuses what it cannot read; a trap leaves it unusable.
       return error instanceof WebAssembly.RuntimeError ? 'broken' : 'malformed'
@@ -66,11 +66,9 @@ export class DocumentReplica implements Replica {
   }
 }
 
-/** How far it got of each author, what waits included. */
-function reach (...ranges: Array<ImportStatus['success'] | null>): Version {
-  const version: Version = new Map()
-  for (const range of ranges) for (const [peer, { end }] of range ?? []) raise(version, new Map([[peer, end]]))
-  return version
+/** How far it got of each author. What waits comes after what does not. */
+function reach ({ success, pending }: ImportStatus): Version {
+  return new Map([...success, ...pending ?? []].map(([peer, { end }]) => [peer, end]))
 }
 
 function versionOf (vector: VersionVector): Version {
