@@ -3,6 +3,7 @@ import { copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { build } from 'esbuild'
+import { pack } from '../../../peer-sdk/web/examples/review/build.mjs'
 
 const here = import.meta.dirname
 const loro = path.dirname(createRequire(path.join(here, '../../../peer-sdk/web/package.json')).resolve('loro-crdt/package.json'))
@@ -12,6 +13,7 @@ const oneLoro = {
   name: 'one loro',
   setup: ({ onResolve }) => onResolve({ filter: /^loro-crdt(\/web)?$/ }, () => ({ path: path.join(loro, 'web/index.js') }))
 }
+
 /** Builds into `out`: `ours.html` and `y-webrtc.html`. */
 export async function buildPages (out) {
   await mkdir(out, { recursive: true })
@@ -25,4 +27,5 @@ export async function buildPages (out) {
     await writeFile(path.join(out, `${name}.html`), `<!doctype html><meta charset="utf-8"><title>${name}</title><script src="${name}.js"></script>\n`)
   }
   await copyFile(path.join(loro, 'web/loro_wasm_bg.wasm'), path.join(out, 'loro_wasm_bg.wasm'))
+  await pack(out)
 }
