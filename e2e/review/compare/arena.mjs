@@ -66,20 +66,28 @@ export class Arena {
 
   room () { return `room-${++this.rooms}` }
 
-  /** Opens the page of `sdk` in a browser context of its own. `ice` says which kinds of servers it is told of. */
-  async join (sdk, host, room, ice) {
+  /**
+   * A window with nothing in it, in a browser context of its own. Chromium is busy for most of a second after it has opened
+   * one, with pages of its own for the address bar.
+   */
+  async window (host) {
     const context = await (await this.browser(host)).newContext()
-    const page = await context.newPage()
+    return await context.newPage()
+  }
+
+  /** Opens the page of `sdk`, in a window of its own if none is given. `ice` says which kinds of servers it is told of. */
+  async join (sdk, host, room, ice, page) {
+    page ??= await this.window(host)
     const query = new URLSearchParams({ name: host, room, signal: signal[sdk], ice: JSON.stringify(servers(ice)) })
-    const self = new Someone(context, page)
+    const self = new Someone(page)
     page.on('pageerror', error => { self.errors.push(String(error)) })
     await page.goto(`${site}/${sdk}.html?${query}`, { waitUntil: 'commit' })
     return self
   }
 
   /** Somebody who is there and has something, for others to come. */
-  async first (sdk, host, room, ice) {
-    const first = await this.join(sdk, host, room, ice)
+  async first (sdk, host, room, ice, page) {
+    const first = await this.join(sdk, host, room, ice, page)
     await first.until('signaling', () => window.lab?.ready(), undefined, startMs)
     await first.write('first')
     return first
@@ -115,8 +123,8 @@ function servers (kinds) {
 
 /** One open page. */
 export class Someone {
-  constructor (context, page) {
-    this.context = context
+  constructor (page) {
+    this.context = page.context()
     this.page = page
     this.errors = []
   }

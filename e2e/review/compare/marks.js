@@ -1,17 +1,65 @@
 // When what happens, in milliseconds since the navigation; and every RTCPeerConnection, whoever makes it.
-export const marks = {}
+//
+// What both of them do is marked here, by the platform's own objects, so that it is marked alike; what only they know of
+// themselves (`signaling`, `channel`, `library`, `firstSync`) they mark themselves.
+export const marks = { origin: performance.timeOrigin }
 export const mark = name => { marks[name] ??= performance.now() }
 mark('script')
+
+/** Marks when a promise of the platform is kept. */
+const kept = (name, promise) => promise.then(value => {
+  mark(name)
+  return value
+})
 
 export const connections = []
 const Real = window.RTCPeerConnection
 window.RTCPeerConnection = class extends Real {
   constructor (...given) {
     super(...given)
-    mark('offered')
+    mark('made')
     connections.push(this)
     this.addEventListener('iceconnectionstatechange', () => { if (/connected|completed/.test(this.iceConnectionState)) mark('connected') })
+    this.addEventListener('connectionstatechange', () => { if (this.connectionState === 'connected') mark('secured') })
+    this.addEventListener('icecandidate', () => { mark('gathered') })
+    this.addEventListener('datachannel', ({ channel }) => { listen(channel) })
   }
+
+  createDataChannel (...given) { return listen(super.createDataChannel(...given)) }
+  createOffer (...given) { return kept('offer made', super.createOffer(...given)) }
+  setLocalDescription (...given) { return kept('described', super.setLocalDescription(...given)) }
+  setRemoteDescription (...given) { return kept('other described', super.setRemoteDescription(...given)) }
+}
+
+function listen (channel) {
+  if (channel.readyState === 'open') mark('open')
+  else channel.addEventListener('open', () => { mark('open') })
+  channel.addEventListener('message', () => { mark('heard') })
+  const send = channel.send
+  channel.send = (...given) => {
+    mark('said')
+    send.apply(channel, given)
+  }
+  return channel
+}
+
+const RealSocket = window.WebSocket
+window.WebSocket = class extends RealSocket {
+  constructor (...given) {
+    super(...given)
+    mark('dialled')
+    this.addEventListener('open', () => { mark('dial answered') })
+    this.addEventListener('message', ({ data }) => { if (typeof data === 'string') note('heard', data) })
+  }
+
+  send (data) {
+    note('said', data)
+    super.send(data)
+  }
+}
+const note = (how, frame) => {
+  const kind = /"type":"(announce|offer|answer|candidate)"/.exec(frame.replace(/\\"/g, '"'))?.[1]
+  if (kind !== undefined) mark(`${kind} ${how}`)
 }
 
 /** What has been sent on data channels by now, in bytes. */

@@ -4,13 +4,20 @@ import * as loro from 'loro-crdt/web'
 import { Peer, webrtc } from '../../../peer-sdk/web/src/index.ts'
 
 // As the review page does it.
-const starting = fetch('loro_wasm_bg.wasm').then(answer => answer.arrayBuffer())
-  .then(async bytes => loro.default({ module_or_path: await WebAssembly.compile(bytes) }))
+async function loadLoro () {
+  const bytes = await (await fetch('loro_wasm_bg.wasm')).arrayBuffer()
+  mark('fetched')
+  const module = await WebAssembly.compile(bytes)
+  mark('compiled')
+  await loro.default({ module_or_path: module })
+  mark('library')
+}
+
 let entries, long
 const peer = new Peer({
   room: asked.room,
-  doc: starting.then(() => {
-    mark('library')
+  doc: async () => {
+    await loadLoro()
     const doc = new loro.LoroDoc()
     entries = doc.getMap('entries')
     long = doc.getText('long')
@@ -19,7 +26,7 @@ const peer = new Peer({
       if (by === 'import') for (const { diff } of events) for (const name of Object.keys(diff.updated ?? {})) sees(name)
     })
     return doc
-  }),
+  },
   adapters: [webrtc({ signaling: asked.signal, iceServers: JSON.parse(asked.ice) })],
   presence: { name: asked.name }
 })

@@ -23,19 +23,27 @@ const firstSync = ({ hosts = ['a', 'b'], ...network }) => ({
   async run (arena, sdk) {
     const room = arena.room()
     const pages = []
+    // Else what a browser does to start, and to open a window, would be part of it.
+    const windows = await Promise.all(hosts.map(host => arena.window(host)))
     try {
-      pages.push(await arena.first(sdk, hosts[0], room, network.ice))
+      pages.push(await arena.first(sdk, hosts[0], room, network.ice, windows[0]))
       await wait(beforeMs)
-      // Else the time that a browser takes to start would be part of it.
-      await arena.browser(hosts[1])
-      pages.push(await arena.join(sdk, hosts[1], room, network.ice))
+      pages.push(await arena.join(sdk, hosts[1], room, network.ice, windows[1]))
       await pages[1].waits(() => window.lab?.marks.firstSync, undefined, connectMs)
-      return { firstSync: (await pages[1].marks()).firstSync }
+      const [first, newcomer] = await Promise.all(pages.map(page => page.marks()))
+      return { firstSync: newcomer.firstSync, timeline: timeline(first, newcomer) }
     } finally {
-      await Promise.all(pages.map(page => page.leave()))
+      await Promise.all(windows.map(window => window.context().close().catch(() => {})))
     }
   }
 })
+
+/** What happened in both pages from the navigation of the newcomer on, by its clock. */
+function timeline (first, newcomer) {
+  const told = { first, newcomer }
+  return Object.fromEntries(Object.entries(told).flatMap(([who, { origin, ...marks }]) =>
+    Object.entries(marks).map(([what, at]) => [`${who}: ${what}`, at + origin - newcomer.origin]).filter(([, at]) => at >= 0)))
+}
 
 /** Two who are connected, one in each home, and what then happens to them. */
 const pair = (row, then) => ({

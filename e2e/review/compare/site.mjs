@@ -3,6 +3,7 @@ import { copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { build } from 'esbuild'
+import { pack } from '../../../peer-sdk/web/examples/review/build.mjs'
 
 const here = import.meta.dirname
 const loro = path.dirname(createRequire(path.join(here, '../../../peer-sdk/web/package.json')).resolve('loro-crdt/package.json'))
@@ -12,19 +13,19 @@ const oneLoro = {
   name: 'one loro',
   setup: ({ onResolve }) => onResolve({ filter: /^loro-crdt(\/web)?$/ }, () => ({ path: path.join(loro, 'web/index.js') }))
 }
-const head = { ours: '<link rel="preload" href="loro_wasm_bg.wasm" as="fetch" type="application/wasm" crossorigin>', 'y-webrtc': '' }
 
 /** Builds into `out`: `ours.html` and `y-webrtc.html`. */
 export async function buildPages (out) {
   await mkdir(out, { recursive: true })
-  for (const name of Object.keys(head)) {
+  for (const name of ['ours', 'y-webrtc']) {
     await build({
       entryPoints: [path.join(here, `${name}.js`)], outfile: path.join(out, `${name}.js`), bundle: true, minify: true,
       format: 'iife', platform: 'browser', target: 'es2022', plugins: [oneLoro], logLevel: 'error',
       // simple-peer expects Node's name for the global object; nobody asks Loro's own question where it lies.
       define: { global: 'globalThis', 'import.meta.url': '""' }
     })
-    await writeFile(path.join(out, `${name}.html`), `<!doctype html><meta charset="utf-8"><title>${name}</title>${head[name]}<script src="${name}.js"></script>\n`)
+    await writeFile(path.join(out, `${name}.html`), `<!doctype html><meta charset="utf-8"><title>${name}</title><script src="${name}.js"></script>\n`)
   }
   await copyFile(path.join(loro, 'web/loro_wasm_bg.wasm'), path.join(out, 'loro_wasm_bg.wasm'))
+  await pack(out)
 }

@@ -27,6 +27,8 @@ export interface Told {
   status: (status: Status) => void
   online: (online: Array<Online & { path: Path, roundTrip: number | undefined }>) => void
   event: (event: PeerEvent) => void
+  /** A server or somebody has been reached. */
+  reached: () => void
 }
 
 export class Driver {
@@ -220,6 +222,7 @@ export class Driver {
     this.signAt = now
     this.mesh?.wake()
     this.tell({ type: 'wake' })
+    this.told.reached()
   }
 
   /** The network may be back, or we are. */
@@ -291,6 +294,9 @@ export class Driver {
       return { ...online, path, roundTrip: straight?.roundTrip }
     }))
   }
+
+  /** Whether anybody is connected to. */
+  get isMet (): boolean { return this.engine.status().links.length > 0 }
 
   /** Whether the disk and every hub or relay that is up has what is known here. */
   get isFlushed (): boolean {

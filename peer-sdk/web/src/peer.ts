@@ -11,8 +11,13 @@ import { INITIAL, type PeerEvent, type Status } from './status.js'
 
 /** How long closing waits for the disk and for the hubs to take what is left, in milliseconds. */
 const FLUSH = 2000
+/** How much later Loro is loaded than others are looked for, at most, in milliseconds. */
+const HEAD_START = 50
 /** The longest name of a room, in bytes. */
 export const MAX_ROOM = 128
+
+/** A document, or how there will be one. */
+export type Given = LoroDoc | Promise<LoroDoc> | (() => Promise<LoroDoc>)
 
 /** What a peer is to be made of. */
 export interface PeerOptions<P> {
@@ -20,10 +25,11 @@ export interface PeerOptions<P> {
   room: string
   /**
    * The document to keep in step; a new one if there is none. Edit it and commit: that is all. It needs a peer id of its
-   * own for each run, as `new LoroDoc()` draws one. A page that is still loading Loro gives a promise of it: everybody is
-   * looked for and connected to meanwhile, which hides most of the time that either takes.
+   * own for each run, as `new LoroDoc()` draws one. A page that has yet to load Loro gives a function that does so. It is
+   * called as soon as a server is reached, or after a moment if none is: everybody is looked for first, and connected to
+   * meanwhile. A promise will do, too.
    */
-  doc?: LoroDoc | Promise<LoroDoc>
+  doc?: Given
   /** Hubs and relays, the local disk, other browsers. Without `broadcastChannel()` among them the tabs of this browser share too. */
   adapters?: readonly Adapter[]
   /** Whether the tabs of this browser that have the room open share without any network. On if nothing is said. */
@@ -65,6 +71,7 @@ export class Peer<P = unknown> {
   private readonly listeners = new Set<() => void>()
   private readonly hearers = new Set<(event: PeerEvent) => void>()
   private readonly endings: Array<() => void> = []
+  private reached: () => void = () => {}
   private closing: Promise<void> | undefined
 
   /** Starts at once. Throws when the room's name or the presence is too long. */
@@ -106,20 +113,21 @@ export class Peer<P = unknown> {
         this.presence.seen(online.map(({ session, value, since, path, roundTrip }) =>
           ({ session, value, since: Math.round((now - since) / 100) * 100, path, roundTrip })))
       },
-      event: event => { for (const hear of [...this.hearers]) hear(event) }
+      event: event => { for (const hear of [...this.hearers]) hear(event) },
+      reached: () => { this.reached() }
     })
     driver.tell({ type: 'present', value: this.shows })
     return driver
   }
 
   /** Waits for the document and the disk, puts what is stored into the document, and lets others have it. */
-  private async load (promised: LoroDoc | Promise<LoroDoc>, storage: Storage | undefined): Promise<void> {
+  private async load (given: Given, storage: Storage | undefined): Promise<void> {
     if (storage !== undefined) this.set({ ...this.current, storage: 'loading' })
     // Both at once: neither needs the other.
     const reading = this.read(storage)
     let doc: LoroDoc
     try {
-      doc = this.opened = promised instanceof Promise ? await promised : promised
+      doc = this.opened = given instanceof LoroDoc ? given : await (given instanceof Promise ? given : this.fetch(given))
     } catch (error) {
       void reading.then(({ store }) => { store?.close() })
       void this.close()
@@ -131,6 +139,20 @@ export class Peer<P = unknown> {
     if (trouble !== undefined) this.tellLater({ type: 'memoryOnly', why: trouble })
     this.followDocument(doc)
     this.driver.open({ ...read, storage: storage === undefined ? 'none' : read.store === undefined ? 'memory' : 'kept' })
+  }
+
+  /** Some megabytes must not be in the way of the few words by which others are found. */
+  private async fetch (load: () => Promise<LoroDoc>): Promise<LoroDoc> {
+    const coming = import('./rehearsal.js').catch(() => {})
+    await new Promise<void>(resolve => { setTimeout(this.reached = resolve, HEAD_START) })
+    const doc = await load()
+    void coming.then(it => { if (it !== undefined) this.rehearse(it.rehearsal(doc => new DocumentReplica(doc))) })
+    return doc
+  }
+
+  /** While others are being connected to, a little at a time, and until somebody is there. */
+  private rehearse (steps: Iterator<void>): void {
+    setTimeout(() => { if (!this.driver.isMet && steps.next().done !== true) this.rehearse(steps) })
   }
 
   /** What is stored. A disk that cannot be used is done without. */
@@ -214,7 +236,7 @@ export class Peer<P = unknown> {
 
   /** The document. Throws while it is promised only: {@link isOpen}. */
   get doc (): LoroDoc {
-    if (this.opened === undefined) throw new Error('the document is not there yet: wait for peer.loaded')
+    if (this.opened === undefined) throw new Error('the document is not there yet, see loaded')
     return this.opened
   }
 

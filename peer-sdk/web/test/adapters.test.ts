@@ -215,16 +215,27 @@ describe('data channels', () => {
   })
   afterEach(() => { vi.useRealTimers() })
 
-  it('have their first connection made before anybody is met, which is told of its servers when somebody is', async () => {
+  it('have their first connection made before anybody is met, which asks for addresses at once', async () => {
     const mesh = webrtc({ signaling: 'wss://signal.example', iceServers: [turn] }).start('room', 'me', ear)
-    expect(FakeConnection.made.map(({ configuration }) => configuration)).toEqual([undefined])
-    mesh.connect('a', true, door)
-    await vi.advanceTimersByTimeAsync(0)
-    const known = { iceServers: [turn], iceTransportPolicy: 'all' }
+    const known = { iceServers: [turn], iceTransportPolicy: 'all', iceCandidatePoolSize: 1 }
     expect(FakeConnection.made.map(({ configuration }) => configuration)).toEqual([known])
+    mesh.connect('a', true, door)
     mesh.connect('b', true, door)
     await vi.advanceTimersByTimeAsync(20_000)
     expect(FakeConnection.made.map(({ closed, configuration }) => [closed, configuration])).toEqual([[false, known], [false, known]])
+    mesh.close()
+  })
+
+  it('have their first connection told of servers as soon as these are known, unless it is gone by then', async () => {
+    vi.stubGlobal('fetch', async () => ({ status: 200, text: async () => '{"iceServers":[{"urls":"stun:b"}],"ttl":3600}' }))
+    const options = { signaling: 'wss://signal.example', iceFrom: 'https://signal.example/ice', relayOnly: true }
+    const mesh = webrtc(options).start('room', 'me', ear)
+    const other = webrtc(options).start('room', 'me', ear)
+    other.close()
+    await vi.advanceTimersByTimeAsync(0)
+    const asked = FakeConnection.made.map(({ configuration }) => configuration?.iceServers)
+    expect(asked).toEqual([[{ urls: ['stun:b'] }], []])
+    expect(FakeConnection.made[0]?.configuration).toMatchObject({ iceTransportPolicy: 'relay', iceCandidatePoolSize: 1 })
     mesh.close()
   })
 

@@ -18,6 +18,22 @@ describe('two peers over one link', () => {
     expect(ana.engine.isCaughtUp() && ben.engine.isCaughtUp()).toBe(true)
   })
 
+  it('have a short document as soon as the one who has it is heard, and once', () => {
+    for (const [length, earliest] of [[10, 20], [10_000, 60]] as const) {
+      const world = new World(21)
+      const [ana, ben] = [world.node('ana'), world.node('ben')]
+      ana.edit(Array.from({ length }, () => world.dice.roll().toString(36)[0]).join(''))
+      world.join(ana, ben)
+      world.run(earliest - 1)
+      expect(ben.text()).toBe('')
+      world.run(2)
+      expect(ben.text()).toBe(ana.text())
+      world.run(500)
+      expect(ana.engine.status().links[0]).toMatchObject({ holdsAll: true, unacknowledged: 0 })
+      expect(ana.sent.bytes).toBeLessThan(1.5 * ana.doc.export({ mode: 'update' }).length + 200)
+    }
+  })
+
   it('acknowledge only what the disk holds', () => {
     const world = new World(2)
     const [ana, ben] = [world.node('ana'), world.node('ben')]

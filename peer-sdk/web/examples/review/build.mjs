@@ -1,8 +1,10 @@
 // Builds the page into a folder of plain files.
 import { createHash } from 'node:crypto'
-import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import path from 'node:path'
+import { promisify } from 'node:util'
+import { gzip } from 'node:zlib'
 import { build } from 'esbuild'
 
 const here = import.meta.dirname
@@ -37,5 +39,15 @@ export async function buildReview (out = path.join(here, 'dist')) {
     outfile: path.join(out, 'worker.js'),
     define: { FILES: JSON.stringify(files), VERSION: JSON.stringify(`review ${hash.digest('hex').slice(0, 12)}`) }
   })
+  await pack(out)
   return out
+}
+
+/** Puts a compressed copy beside every file of a folder, for the server to send. */
+export async function pack (folder) {
+  const names = await readdir(folder)
+  await Promise.all(names.map(async name => {
+    const file = path.join(folder, name)
+    await writeFile(`${file}.gz`, await promisify(gzip)(await readFile(file)))
+  }))
 }

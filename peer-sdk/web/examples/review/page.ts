@@ -50,10 +50,10 @@ class Review {
   private aloneSince: number | undefined = Date.now()
 
   /** Looks for the others at once. There is something to see when Loro has started. */
-  constructor (readonly address: Address, starting: Promise<unknown>) {
+  constructor (readonly address: Address) {
     this.peer = new Peer<Shown>({
       room: address.room,
-      doc: starting.then(() => this.open()),
+      doc: async () => await loadLoro().then(() => this.open()),
       adapters: this.adapters(),
       user: this.user,
       presence: { name: this.name, cursor: null },
@@ -72,11 +72,11 @@ class Review {
     window.addEventListener('offline', this.draw)
     setInterval(this.draw, 30_000)
     document.addEventListener('keydown', event => { this.key(event) })
-    void this.peer.loaded.then(() => {
+    this.peer.loaded.then(() => {
       // Who was here before has seen these.
       this.known = new Set(this.plan.annotations.map(({ id }) => id))
       this.draw()
-    })
+    }, () => { /* The page says so already. */ })
   }
 
   private open (): loro.LoroDoc {
@@ -263,10 +263,17 @@ function refuse (what: string, error: unknown): void {
 
 // This build of Loro waits for its bytes, and takes them from what is kept of the page.
 const { default: startLoro } = loro as unknown as { default: (from: { module_or_path: WebAssembly.Module }) => Promise<unknown> }
-// Not compiled as they come: that is done in pieces, between which nothing else on the page has its turn.
-const starting = fetch('loro_wasm_bg.wasm').then(async answer => await answer.arrayBuffer())
-  .then(async bytes => await startLoro({ module_or_path: await WebAssembly.compile(bytes) }))
-starting.catch((error: unknown) => { refuse('The page could not be loaded', error) })
+
+async function loadLoro (): Promise<void> {
+  try {
+    // Not compiled as they come: that is done in pieces, between which nothing else on the page has its turn.
+    const bytes = await (await fetch('loro_wasm_bg.wasm')).arrayBuffer()
+    await startLoro({ module_or_path: await WebAssembly.compile(bytes) })
+  } catch (error) {
+    refuse('The page could not be loaded', error)
+    throw error
+  }
+}
 
 const address = readAddress(location.hash)
 window.addEventListener('hashchange', () => { location.reload() })
@@ -276,7 +283,7 @@ if (address.room === '') landing()
 else {
   try {
     // For whoever looks under the hood, and for tests.
-    Object.assign(window, { review: new Review(address, starting), nameOf })
+    Object.assign(window, { review: new Review(address), nameOf })
   } catch (error) {
     refuse('This link cannot be opened', error)
   }

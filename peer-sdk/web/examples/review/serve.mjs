@@ -1,4 +1,5 @@
 // Serves the review page: `node serve.mjs [--port 8080] [--host 127.0.0.1] [--root FOLDER]`. Without a folder it is built first.
+// What the build has compressed goes out like that where the browser takes it.
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import http from 'node:http'
@@ -13,9 +14,13 @@ export async function serveReview (root, { port = 0, host = '127.0.0.1' } = {}) 
   const server = http.createServer(async (request, response) => {
     // One flat folder: whatever is asked for, only a name in it is looked at.
     const name = path.basename(new URL(request.url ?? '/', 'http://page').pathname) || 'index.html'
+    const headers = { 'Content-Type': types[path.extname(name)] ?? 'application/octet-stream', 'Cache-Control': 'no-cache', Vary: 'Accept-Encoding' }
+    const takesGzip = /\bgzip\b/.test(String(request.headers['accept-encoding']))
     try {
-      const contents = await readFile(path.join(root, name))
-      response.writeHead(200, { 'Content-Type': types[path.extname(name)] ?? 'application/octet-stream', 'Cache-Control': 'no-cache' }).end(contents)
+      const packed = takesGzip ? await readFile(path.join(root, `${name}.gz`)).catch(() => undefined) : undefined
+      const contents = packed ?? await readFile(path.join(root, name))
+      if (packed !== undefined) headers['Content-Encoding'] = 'gzip'
+      response.writeHead(200, headers).end(contents)
     } catch {
       response.writeHead(404, { 'Content-Type': 'text/plain' }).end('not found\n')
     }

@@ -87,12 +87,15 @@ class Running implements MeshPort {
     this.ear.changed()
   }
 
-  /** While signaling is dialled: a first connection takes its time, for the browser has yet to start what carries it. */
+  /**
+   * While signaling is dialled: a first connection takes its time, for the browser has yet to start what carries it, and to
+   * ask STUN and TURN servers for addresses.
+   */
   private prepare (): void {
-    // Whether asking fails matters once there is somebody to connect to.
-    void this.ice?.servers().catch(() => {})
     if (typeof RTCPeerConnection === 'undefined') return
-    this.spare = new RTCPeerConnection()
+    const spare = this.spare = new RTCPeerConnection(this.with())
+    // Whether asking fails matters once there is somebody to connect to.
+    void this.ice?.servers().then(servers => { if (this.spare === spare) spare.setConfiguration(this.with(servers)) }).catch(() => {})
     // A page with a connection is not kept for going back to.
     setTimeout(() => { this.takeSpare()?.close() }, SPARE)
   }
@@ -168,13 +171,18 @@ class Running implements MeshPort {
   }
 
   private readonly configuration = async (): Promise<RTCConfiguration> => {
-    const iceServers = [...this.options.iceServers ?? []]
     try {
-      iceServers.push(...await this.ice?.servers() ?? [])
+      return this.with(await this.ice?.servers())
     } catch (error) {
       this.ear.iceFailed(error instanceof Error ? error.message : String(error))
+      return this.with()
     }
-    return { iceServers, iceTransportPolicy: this.options.relayOnly === true ? 'relay' : 'all' }
+  }
+
+  /** With a pool, addresses are asked for when a connection is made, and not when it is described. */
+  private with (asked: RTCIceServer[] = []): RTCConfiguration {
+    const { iceServers = [], relayOnly } = this.options
+    return { iceServers: [...iceServers, ...asked], iceTransportPolicy: relayOnly ? 'relay' : 'all', iceCandidatePoolSize: 1 }
   }
 
   wake (): void { for (const server of this.servers) server.wake() }

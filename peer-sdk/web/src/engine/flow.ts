@@ -23,6 +23,9 @@ const LONGEST_HOLD = 30_000
  */
 const MOST_OPERATIONS = 1 << 18
 
+/** What is sent before it is known to be lacked has at most so many operations, and bytes. */
+const SHORT = 8000
+
 /** What the other end is owed. */
 export enum Owe { Nothing, Own, All }
 
@@ -51,6 +54,17 @@ export class Flow {
         this.sendPart(this.outgoing, hands.out)
       }
     } while (this.startNext(theirs, hands))
+  }
+
+  /**
+   * Sends a short document to who has just been met and has shown nothing yet: most times it is a newcomer, whom that spares
+   * the way there and back. Who has it all takes no harm.
+   */
+  guess (hands: Hands): void {
+    const all = missing(hands.replica.version, new Map())
+    if (all.reduce((sum, { end }) => sum + end, 0) > SHORT || hands.replica.spans(all).length > SHORT) return
+    this.owe(Owe.All)
+    this.pump(new Map(), hands)
   }
 
   /** Begins to send an update, if one is owed and may be sent. */

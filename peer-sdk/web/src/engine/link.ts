@@ -143,6 +143,7 @@ export class Link {
     this.exchangeAt = undefined
     this.asked = new Map(this.theirs)
     this.askFrom(hands.replica.version, hands)
+    if (!this.live && this.isBetweenPeers) this.flow.guess(hands)
   }
 
   private askFrom (version: Version, hands: Hands): void {

@@ -1,6 +1,6 @@
 // The application's document, as the engine uses it.
 
-import { decodeImportBlobMeta, type LoroDoc, type PeerID, type VersionVector } from 'loro-crdt'
+import { decodeImportBlobMeta, type ImportStatus, type LoroDoc, type PeerID, type VersionVector } from 'loro-crdt'
 import type { Span, Version } from './version.js'
 
 /** What an import did. */
@@ -46,9 +46,10 @@ export class DocumentReplica implements Replica {
 
   import (update: Uint8Array): Imported | 'malformed' | 'broken' {
     try {
-      const covers = versionOf(decodeImportBlobMeta(update, false).partialEndVersionVector)
+      // All of it is new to a document with nothing in it, so that what was taken is what there was. Else it is read twice.
+      const known = this.version.size === 0 ? undefined : versionOf(decodeImportBlobMeta(update, false).partialEndVersionVector)
       const status = this.doc.import(update)
-      return { covers, news: this.refresh(), pending: (status.pending?.size ?? 0) > 0 }
+      return { covers: known ?? reach(status), news: this.refresh(), pending: (status.pending?.size ?? 0) > 0 }
     } catch (error) {
       // Loro refuses what it cannot read; a trap leaves it unusable.
       return error instanceof WebAssembly.RuntimeError ? 'broken' : 'malformed'
@@ -63,6 +64,11 @@ export class DocumentReplica implements Replica {
     }
     return this.last.update
   }
+}
+
+/** How far it got of each author. What waits comes after what does not. */
+function reach ({ success, pending }: ImportStatus): Version {
+  return new Map([...success, ...pending ?? []].map(([peer, { end }]) => [peer, end]))
 }
 
 function versionOf (vector: VersionVector): Version {
