@@ -214,12 +214,12 @@ struct Part {
 }
 
 impl Part {
-    fn new(bytes: Bytes, frame: &Bytes) -> Self {
+    fn new(bytes: &Bytes, frame: &Bytes) -> Self {
         let frame = detached(frame);
         // What a frame ends with need not be kept twice.
         let bytes = match frame.len().checked_sub(bytes.len()) {
-            Some(start) if frame[start..] == bytes => frame.slice(start..),
-            _ => detached(&bytes),
+            Some(start) if frame[start..] == bytes[..] => frame.slice(start..),
+            _ => detached(bytes),
         };
         Self { bytes, frame }
     }
@@ -343,7 +343,7 @@ impl Pending {
             return Ok(false);
         }
         self.arrived += bytes.len();
-        self.parts.insert(index, Part::new(bytes, frame));
+        self.parts.insert(index, Part::new(&bytes, frame));
         let complete = self.parts.len() == self.fragments;
         if self.arrived > self.announced || complete && self.arrived != self.announced {
             return Err(FragmentError::WrongLength { actual: self.arrived, announced: self.announced });
