@@ -209,9 +209,20 @@ struct Pending {
 
 #[derive(Debug)]
 struct Part {
+    bytes: Bytes,
     frame: Bytes,
-    /// How long the part of the update is that the frame ends with.
-    len: usize,
+}
+
+impl Part {
+    fn new(bytes: &Bytes, frame: &Bytes) -> Self {
+        let frame = detached(frame);
+        // What a frame ends with need not be kept twice.
+        let bytes = match frame.len().checked_sub(bytes.len()) {
+            Some(start) if frame[start..] == bytes[..] => frame.slice(start..),
+            _ => detached(bytes),
+        };
+        Self { bytes, frame }
+    }
 }
 
 impl Reassembly {
@@ -332,7 +343,7 @@ impl Pending {
             return Ok(false);
         }
         self.arrived += bytes.len();
-        self.parts.insert(index, Part { frame: detached(frame), len: bytes.len() });
+        self.parts.insert(index, Part::new(&bytes, frame));
         let complete = self.parts.len() == self.fragments;
         if self.arrived > self.announced || complete && self.arrived != self.announced {
             return Err(FragmentError::WrongLength { actual: self.arrived, announced: self.announced });
@@ -344,8 +355,8 @@ impl Pending {
         let mut update = BytesMut::with_capacity(self.arrived);
         let mut frames = Vec::with_capacity(1 + self.parts.len());
         frames.push(self.header);
-        for Part { frame, len } in self.parts.into_values() {
-            update.extend_from_slice(&frame[frame.len().saturating_sub(len)..]);
+        for Part { bytes, frame } in self.parts.into_values() {
+            update.extend_from_slice(&bytes);
             frames.push(frame);
         }
         Assembled { update: update.freeze(), frames }
