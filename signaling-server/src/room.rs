@@ -11,11 +11,9 @@ pub mod relay;
 mod content;
 
 mod blind;
-mod expansion;
 mod presence;
 mod replica;
 mod sealed;
-mod vetting;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -4,7 +4,7 @@
 //!
 //! - the y-webrtc signaling protocol, JSON in text or binary messages: [`signal`];
 //! - the Loro Protocol, binary messages that start with `%`: [`sync`], large updates in [`fragment`]s, encrypted
-//!   ones [`sealed`];
+//!   ones [`sealed`]; what an update of Loro would take in memory is told by `vetting`, with the feature `loro`;
 //! - the Loro Protocol's keepalive, the texts `ping` and `pong`.
 //!
 //! What a reader learns is owned ([`TopicName`], [`PeerId`]) or borrowed from the message; what is sent on is the
@@ -24,6 +24,8 @@ pub mod sync;
 
 pub mod fragment;
 pub mod sealed;
+#[cfg(feature = "loro")]
+pub mod vetting;
 
 mod json;
 mod varint;

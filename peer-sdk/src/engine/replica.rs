@@ -10,9 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use loro::{Counter, ExportMode, ID, IdSpan, LoroDoc, PeerID, VersionVector};
+use wire::vetting::weigh;
 
 /// Bytes that may wait for what they build on. When there are more, all of them are let go.
 const MOST_PENDING: usize = 16 << 20;
+
+/// About how much memory an update of somebody else may take.
+const MOST_UNPACKED: u64 = 1 << 30;
 
 pub(super) struct Replica {
     doc: LoroDoc,
@@ -56,6 +60,14 @@ impl Replica {
 
     pub(super) fn version(&self) -> &VersionVector {
         &self.version
+    }
+
+    /// What comes from somebody else is weighed before Loro reads it, which believes what it is told.
+    pub(super) fn take(&mut self, update: &Bytes) -> Result<Imported, Refused> {
+        match weigh(update, MOST_UNPACKED) {
+            Ok(weight) if weight <= MOST_UNPACKED => self.import(update),
+            _ => Err(Refused::Malformed),
+        }
     }
 
     pub(super) fn import(&mut self, update: &[u8]) -> Result<Imported, Refused> {
@@ -223,6 +235,27 @@ pub(super) mod tests {
         doc.get_text("t").push_str(text).unwrap();
         doc.commit();
         doc.export(ExportMode::updates(&before)).unwrap()
+    }
+
+    /// An update that says of itself that it has 2^60 changes, under the right checksum.
+    fn lying() -> Bytes {
+        let mut update = write(&author(1), "hello");
+        // Behind the header stands the length of the only block, and in that a peer's counter and clock, how far they
+        // go, and the number of changes, each in one byte here.
+        let changes = 22 + 1 + 4;
+        assert_eq!(update[changes], 1);
+        update.splice(changes..=changes, [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
+        update[22] += 8;
+        let checksum = xxhash_rust::xxh32::xxh32(&update[20..], u32::from_le_bytes(*b"LORO"));
+        update[16..20].copy_from_slice(&checksum.to_le_bytes());
+        update.into()
+    }
+
+    #[test]
+    fn an_update_that_lies_about_how_much_it_holds_is_refused_before_loro_believes_it() {
+        let mut replica = Replica::new();
+        assert_eq!(replica.take(&lying()).unwrap_err(), Refused::Malformed);
+        assert!(replica.take(&write(&author(2), "hello").into()).is_ok());
     }
 
     #[test]

@@ -11,10 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use loro::{ExportMode, LoroDoc, VersionVector};
 use wire::sync::Status;
+use wire::vetting::weigh;
 
 use super::content::{Answer, Job, Opening, Taken};
 use super::relay::{Seq, parcel};
-use super::vetting::weigh;
 
 /// A job that reads or writes no more bytes than this takes well under a millisecond.
 const LIGHT: u64 = 64 << 10;

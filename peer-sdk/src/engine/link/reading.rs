@@ -153,7 +153,7 @@ impl Link {
         let mut pending = false;
         let mut covers = VersionVector::default();
         for update in updates {
-            match hands.replica.import(&update) {
+            match hands.replica.take(&update) {
                 Ok(imported) => {
                     // What waits for something may wait for what is lost: nobody holds that.
                     if !imported.pending {

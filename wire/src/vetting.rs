@@ -7,13 +7,15 @@
 //!
 //! What makes no sense here makes none to Loro either. The other way round is Loro's to find out.
 
+mod expansion;
+
 use std::ops::Bound;
 
 use bytes::Bytes;
 use loro_kv_store::MemKvStore;
 use loro_kv_store::mem_store::MemKvConfig;
 
-use super::expansion::{MODE, PLAIN, unpacked_len};
+use expansion::{MODE, PLAIN, unpacked_len};
 
 /// How an update says that it is a snapshot.
 const SNAPSHOT: [u8; 2] = [0, 3];
@@ -30,11 +32,15 @@ const BLOCK_KEY: usize = 12;
 
 /// Not an update, or one that lies about itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// About how much memory an update takes, in bytes: at least as much as it is long. Not looked into further if that is
 /// more than `most`.
-pub(super) fn weigh(update: &Bytes, most: u64) -> Result<u64, Malformed> {
+///
+/// # Errors
+///
+/// When it is no update, or claims more than it holds.
+pub fn weigh(update: &Bytes, most: u64) -> Result<u64, Malformed> {
     let unpacked = unpacked_len(update);
     if unpacked > most {
         return Ok(unpacked);
