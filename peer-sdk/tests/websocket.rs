@@ -74,8 +74,9 @@ async fn a_guest_whose_line_goes_dead_is_gone_for_all_within_five_seconds() {
     let agent = Peer::builder("plan").hub(&hub).presence(IDLE).start().await.unwrap();
     let (_, ana) = peer(&hub.url()).await;
     let bound = hub.address().to_string();
-    let dead = line.leads_to(bound.clone());
-    let (_, ben) = peer(&hub.url().replace(&bound, &line.address.to_string())).await;
+    let through_the_line = hub.url().replace(&bound, &line.address.to_string());
+    let dead = line.leads_to(bound);
+    let (_, ben) = peer(&through_the_line).await;
     for peer in [&agent, &ana, &ben] {
         until_online(peer, 2).await;
     }
