@@ -70,13 +70,13 @@ async fn what_somebody_shows_is_seen_and_who_closes_is_gone_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_line_goes_dead_is_gone_for_all_within_five_seconds() {
     let line = Line::new().await;
-    let hub = Hub::builder().host(&line.address.to_string()).bind("127.0.0.1:0").await.unwrap();
+    let entrance = line.address.to_string();
+    let hub = Hub::builder().host(&entrance).bind("127.0.0.1:0").await.unwrap();
     let agent = Peer::builder("plan").hub(&hub).presence(IDLE).start().await.unwrap();
     let (_, ana) = peer(&hub.url()).await;
     let bound = hub.address().to_string();
-    let through_the_line = hub.url().replace(&bound, &line.address.to_string());
-    let dead = line.leads_to(bound);
-    let (_, ben) = peer(&through_the_line).await;
+    let dead = line.leads_to(bound.clone());
+    let (_, ben) = peer(&hub.url().replace(&bound, &entrance)).await;
     for peer in [&agent, &ana, &ben] {
         until_online(peer, 2).await;
     }
