@@ -127,7 +127,7 @@ export class Peer<P = unknown> {
     const reading = this.read(storage)
     let doc: LoroDoc
     try {
-      doc = this.opened = given instanceof LoroDoc ? given : await (given instanceof Promise ? given : this.fetch(given))
+      doc = this.opened = typeof given === 'function' ? await this.fetch(given) : given instanceof Promise ? await given : given
     } catch (error) {
       void reading.then(({ store }) => { store?.close() })
       void this.close()
