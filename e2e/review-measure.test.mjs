@@ -61,7 +61,7 @@ describe('reviewers over data channels alone', { timeout: 300_000 }, () => {
       }
       window.review.doc.commit()
     })
-    const isThere = () => window.review?.doc.getText('long').length === 20_000_000
+    const isThere = () => window.review?.doc?.getText('long').length === 20_000_000
     await cem.until('20 MB', isThere, undefined, 60_000)
     await ana.caughtUp()
     await ana.page.evaluate(() => {
