@@ -16,7 +16,7 @@ await build({ ...common, entryPoints: entries, outdir: `${here}/dist`, splitting
 execFileSync(process.execPath, [`${here}/node_modules/typescript/bin/tsc`, '-p', `${here}/tsconfig.json`], { stdio: 'inherit' })
 
 /** What is loaded only when it is needed, and for what. */
-const LATER = { seal: 'with a password', rehearsal: 'where Loro is yet to be loaded' }
+const LATER = { seal: 'with a password', ice: 'with `iceFrom`', rehearsal: 'where Loro is yet to be loaded' }
 
 /** What an application pays for these names, codec included, in bytes of gzip: at once, and when it needs more. */
 async function cost (names) {

@@ -13,6 +13,7 @@
 //! random, which make it small. When there are as many as there may be, one at random gives way to one on the ring.
 //! Whoever cannot be reached is left alone for a while; y-webrtc's other users are let go and remembered.
 
+mod names;
 mod ring;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,18 +24,12 @@ use wire::id::PeerId;
 
 use super::backoff::Dice;
 use super::vocabulary::{Event, LinkId, Output, Reason, SignalKind};
+use names::Names;
 use ring::neighbours;
 
 /// How long an offer may go unanswered, and how long a connection may take after that.
 const ANSWER: Duration = Duration::from_secs(5);
 const OPEN: Duration = Duration::from_secs(20);
-/// How long to leave somebody alone who could not be reached, at first and at most.
-const REST: Duration = Duration::from_secs(1);
-const LONGEST_REST: Duration = Duration::from_secs(120);
-/// How long to leave somebody alone who speaks another protocol.
-const FOREIGN: Duration = Duration::from_secs(600);
-/// How long somebody counts as being in the room whom only signaling has told of.
-const HEARD: Duration = Duration::from_secs(60);
 /// When to say that we are there while there are too few channels: at first and at most.
 const CALL: Duration = Duration::from_secs(1);
 const SLOWEST_CALL: Duration = Duration::from_secs(30);
@@ -42,8 +37,6 @@ const SLOWEST_CALL: Duration = Duration::from_secs(30);
 const REMINDER: Duration = Duration::from_secs(30);
 /// Within this time those of a large room look at a newcomer.
 const SPREAD: Duration = Duration::from_millis(300);
-/// Names that are remembered at most.
-const MOST_NAMES: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Mesh {
@@ -52,7 +45,7 @@ pub(super) struct Mesh {
     most: usize,
     channels: BTreeMap<u64, Channel>,
     minted: u64,
-    names: BTreeMap<PeerId, Name>,
+    names: Names,
     up: bool,
     call_at: Option<Instant>,
     call_delay: Duration,
@@ -71,18 +64,9 @@ struct Channel {
     /// Nobody has heard our offer, which is to be made anew.
     unheard: bool,
     token: Option<f64>,
+    /// The token of the offer that it answers.
+    theirs: Option<f64>,
     deadline: Option<Instant>,
-}
-
-/// What is remembered of somebody.
-#[derive(Debug)]
-struct Name {
-    heard: Instant,
-    /// Not to be called before.
-    rests_until: Option<Instant>,
-    failures: u32,
-    /// While it rests: it speaks another protocol, and is not answered either.
-    foreign: bool,
 }
 
 impl Mesh {
@@ -92,7 +76,7 @@ impl Mesh {
             most,
             channels: BTreeMap::new(),
             minted: 0,
-            names: BTreeMap::new(),
+            names: Names::default(),
             up: false,
             call_at: None,
             call_delay: CALL,
@@ -122,7 +106,7 @@ impl Mesh {
         }
         self.up = true;
         // What was offered while signaling was away was offered to nobody, and is no reason to leave anybody alone.
-        self.names.values_mut().filter(|name| !name.foreign).for_each(|name| name.rests_until = None);
+        self.names.forgive();
         let offered = |channel: &&mut Channel| channel.initiator && !channel.answered && !channel.open;
         for channel in self.channels.values_mut().filter(offered) {
             channel.unheard = true;
@@ -138,7 +122,7 @@ impl Mesh {
     }
 
     pub(super) fn wake(&mut self, now: Instant) {
-        self.names.values_mut().for_each(|name| name.rests_until = None);
+        self.names.forgive_all();
         if self.up {
             self.go_on(now);
         }
@@ -148,22 +132,12 @@ impl Mesh {
         if *from == self.session || self.most == 0 {
             return false;
         }
-        if let Some(name) = self.names.get_mut(from) {
-            name.heard = now;
-            return true;
-        }
-        if self.names.len() >= MOST_NAMES {
-            self.names.retain(|_, name| now < name.heard + HEARD);
-        }
-        if self.names.len() < MOST_NAMES {
-            self.names
-                .insert(from.clone(), Name { heard: now, rests_until: None, failures: 0, foreign: false });
-        }
+        self.names.heard(now, from);
         true
     }
 
     pub(super) fn announced(&mut self, now: Instant, from: &PeerId, dice: &mut Dice) {
-        let known = self.names.contains_key(from) && self.channels.len() >= self.wanted();
+        let known = self.names.knows(from) && self.channels.len() >= self.wanted();
         if self.heard(now, from) && !known {
             // Not all at once, if there are many: the newcomer has room for some of us only.
             let spread = if self.names.len() > self.most { SPREAD } else { Duration::ZERO };
@@ -186,18 +160,22 @@ impl Mesh {
         }
         let known = self.channels.iter().find(|(_, channel)| channel.peer == *from).map(|(id, _)| *id);
         match (kind, known) {
-            (SignalKind::Offer, None) if self.is_foreign(now, from) => {}
+            (SignalKind::Offer, None) if self.names.is_foreign(now, from) => {}
             // Of a connection that is there, an offer negotiates it anew.
             (SignalKind::Offer, Some(id)) if !self.is_open(id) && !self.yields(id, token) => {}
-            // Either our offer gives way, or the other end has given up what it began and begins anew.
             (SignalKind::Offer, Some(id)) if !self.is_open(id) => {
                 self.cut(id, Reason::Glare, out);
-                self.answer(now, from, data, out);
+                self.answer(now, from, token, data, out);
             }
             (SignalKind::Offer, None) => {
                 if self.make_room(now, from, present, out) {
-                    self.answer(now, from, data, out);
+                    self.answer(now, from, token, data, out);
                 }
+            }
+            // Each has given up what it offered, and takes the other for who has. One of two offers will do.
+            (SignalKind::Answer, Some(id)) if !self.is_initiator(id) && !self.is_open(id) => {
+                self.cut(id, Reason::Glare, out);
+                self.offer(now, from, out);
             }
             (kind, Some(id)) => {
                 if let Some(channel) = self.channels.get_mut(&id).filter(|_| kind == SignalKind::Answer) {
@@ -217,22 +195,30 @@ impl Mesh {
         self.channels.get(&id).is_some_and(|channel| channel.open)
     }
 
-    fn is_foreign(&self, now: Instant, peer: &PeerId) -> bool {
-        self.rests(now, peer) && self.names.get(peer).is_some_and(|name| name.foreign)
-    }
-
-    /// Whether an offer with this token counts more than ours.
-    fn yields(&mut self, id: u64, theirs: Option<f64>) -> bool {
-        let Some(channel) = self.channels.get_mut(&id) else { return true };
-        let stands = channel.token.zip(theirs).is_some_and(|(ours, theirs)| ours > theirs);
-        if !stands {
-            channel.token = None;
-        }
+    /// Whether an offer with this token counts more than what there is. Who has offered before and offers once more has given
+    /// up what it began; but the same offer may come twice, by another server. Else it is glare.
+    fn yields(&self, id: u64, offered: Option<f64>) -> bool {
+        let Some(channel) = self.channels.get(&id) else { return true };
+        let stands = if channel.initiator {
+            channel.token.zip(offered).is_some_and(|(ours, offered)| ours > offered)
+        } else {
+            channel.theirs.zip(offered).is_some_and(|(before, offered)| before >= offered)
+        };
         !stands
     }
 
-    fn answer(&mut self, now: Instant, peer: &PeerId, offer: Bytes, out: &mut VecDeque<Output>) {
+    fn answer(
+        &mut self,
+        now: Instant,
+        peer: &PeerId,
+        theirs: Option<f64>,
+        offer: Bytes,
+        out: &mut VecDeque<Output>,
+    ) {
         let channel = self.connect(now, peer, false, out);
+        if let Some(made) = self.channels.get_mut(&channel) {
+            made.theirs = theirs;
+        }
         out.push_back(Output::Deliver { channel, data: offer });
     }
 
@@ -246,6 +232,7 @@ impl Mesh {
             answered: false,
             unheard: false,
             token: None,
+            theirs: None,
             deadline,
         };
         self.channels.insert(self.minted, channel);
@@ -266,29 +253,14 @@ impl Mesh {
         let Some(channel) = self.channels.get_mut(&id) else { return false };
         channel.open = true;
         channel.deadline = None;
-        if let Some(name) = self.names.get_mut(&channel.peer) {
-            (name.failures, name.rests_until) = (0, None);
-        }
+        self.names.reached(&channel.peer);
         true
     }
 
     /// A channel is gone. `reason` if it was ended from here.
     pub(super) fn closed(&mut self, now: Instant, id: u64, reason: Option<Reason>, dice: &mut Dice) {
         let Some(channel) = self.channels.remove(&id) else { return };
-        if let Some(name) = self.names.get_mut(&channel.peer) {
-            name.foreign = reason == Some(Reason::Foreign);
-            let rest = match reason {
-                Some(Reason::Foreign) => Some(FOREIGN),
-                Some(Reason::Glare) => None,
-                _ if channel.open && reason.is_none() => Some(dice.between(Duration::ZERO, CALL)),
-                _ => {
-                    name.failures = name.failures.saturating_add(1);
-                    let rest = REST.saturating_mul(1 << name.failures.min(7)).min(LONGEST_REST);
-                    Some(rest.mul_f64(0.5 + dice.unit() / 2.0))
-                }
-            };
-            name.rests_until = rest.map(|rest| now + rest);
-        }
+        self.names.ended(now, &channel.peer, channel.open, reason, dice);
         let soon = now + dice.between(Duration::ZERO, CALL);
         self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
         if self.up {
@@ -308,13 +280,9 @@ impl Mesh {
     fn room(&self, now: Instant, present: &BTreeSet<PeerId>) -> BTreeSet<PeerId> {
         let mut room: BTreeSet<_> = present.clone();
         room.extend(self.channels.values().map(|channel| channel.peer.clone()));
-        room.extend(self.names.iter().filter(|(_, name)| now < name.heard + HEARD).map(|(id, _)| id.clone()));
-        room.retain(|id| !self.rests(now, id) || self.is_connected(id));
+        room.extend(self.names.recent(now).cloned());
+        room.retain(|id| !self.names.rests(now, id) || self.is_connected(id));
         room
-    }
-
-    fn rests(&self, now: Instant, peer: &PeerId) -> bool {
-        self.names.get(peer).is_some_and(|name| name.rests_until.is_some_and(|until| now < until))
     }
 
     fn is_connected(&self, peer: &PeerId) -> bool {
@@ -407,33 +375,24 @@ impl Mesh {
         let room = self.room(now, present);
         for peer in neighbours(&self.session, &room) {
             if !self.is_connected(&peer) && self.make_room(now, &peer, present, out) {
-                self.remember(now, &peer);
-                self.connect(now, &peer, true, out);
+                self.offer(now, &peer, out);
             }
         }
         let mut others: Vec<_> = room.into_iter().filter(|peer| !self.is_connected(peer)).collect();
         while self.channels.len() < self.wanted() && !others.is_empty() {
             let peer = others.swap_remove(dice.below(others.len()));
-            self.remember(now, &peer);
-            self.connect(now, &peer, true, out);
+            self.offer(now, &peer, out);
         }
         let pause = if self.minted == before { CALL * 5 } else { CALL };
-        self.look_at = Some(now + dice.between(pause, pause * 2));
+        let later = now + dice.between(pause, pause * 2);
+        // Who is left alone just now is missed no longer than that.
+        self.look_at = self.names.first_rested(now).into_iter().chain([later]).min();
     }
 
-    /// Makes sure that what becomes of it can be remembered.
-    fn remember(&mut self, now: Instant, peer: &PeerId) {
-        if !self.names.contains_key(peer) {
-            self.names.insert(
-                peer.clone(),
-                Name {
-                    heard: now.checked_sub(HEARD).unwrap_or(now),
-                    rests_until: None,
-                    failures: 0,
-                    foreign: false,
-                },
-            );
-        }
+    /// Offers to one peer, and makes sure that what becomes of it can be remembered.
+    fn offer(&mut self, now: Instant, peer: &PeerId, out: &mut VecDeque<Output>) {
+        self.names.called(now, peer);
+        self.connect(now, peer, true, out);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

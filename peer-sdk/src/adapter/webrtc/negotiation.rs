@@ -170,9 +170,11 @@ impl Negotiation {
 
     /// A signal of the other side. An error means that it could not be applied, and that nothing has changed.
     pub(super) async fn hear(&mut self, signal: Signal) -> Result<(), Error> {
+        // Somebody who speaks in the name of the other side.
+        if self.is_elsewhere(&signal) {
+            return Ok(());
+        }
         match signal {
-            // Somebody who speaks in the name of the other side.
-            Signal::Offer(sdp) | Signal::Answer(sdp) if self.is_strange(&sdp) => Ok(()),
             Signal::Offer(sdp) => self.hear_offer(sdp).await,
             Signal::Answer(sdp) => self.hear_answer(sdp).await,
             Signal::Candidate(candidate) => self.hear_candidate(candidate).await,
@@ -185,6 +187,11 @@ impl Negotiation {
 
     fn is_strange(&self, sdp: &str) -> bool {
         self.described && signal::fingerprint(sdp) != self.certificate
+    }
+
+    /// Whether the other side goes on with a connection of its own that is none of this one.
+    pub(super) fn is_elsewhere(&self, signal: &Signal) -> bool {
+        matches!(signal, Signal::Offer(sdp) | Signal::Answer(sdp) if self.is_strange(sdp))
     }
 
     async fn hear_offer(&mut self, sdp: String) -> Result<(), Error> {

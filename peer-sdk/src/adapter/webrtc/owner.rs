@@ -230,6 +230,13 @@ impl Owner {
     async fn requested(&mut self, request: Option<Command>, connection: &Owned) -> Option<CloseReason> {
         match request {
             None => return Some(CloseReason::Local),
+            // Who has given us up while we have not, and has begun anew, is let go: as long as we wait, its offers are not
+            // heard. But not while all is well, for anybody may speak in its name.
+            Some(Command::Signal(signal))
+                if self.interrupted.is_some() && self.negotiation.is_elsewhere(&signal) =>
+            {
+                return Some(CloseReason::Lost);
+            }
             Some(Command::SignalAnew) => self.interrupted.iter_mut().for_each(Silence::starts_over),
             Some(Command::Moved) => self.machine_moved(),
             Some(request) => self.negotiate(request, connection).await,

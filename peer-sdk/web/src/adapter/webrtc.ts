@@ -3,7 +3,7 @@
 import type { Door, Ear, Mesh, MeshPort, Port, SignalingState } from '../adapter.js'
 import { Connection, LABEL } from './webrtc/connection.js'
 import { type Envelope, isObject, open, publish, publishedOn } from './webrtc/envelope.js'
-import { IceSource } from './webrtc/ice.js'
+import type { IceSource } from './webrtc/ice.js'
 import type { Cipher } from './webrtc/seal.js'
 import { kindOf } from './webrtc/signal.js'
 import { Server } from './webrtc/signaling.js'
@@ -55,7 +55,7 @@ export function meshOf (options: WebRtcOptions, label: string): Mesh {
 class Running implements MeshPort {
   private servers: Server[] = []
   private readonly connections = new Set<Pending>()
-  private readonly ice: IceSource | undefined
+  private source: IceSource | undefined
   /** A connection that was made before there was anybody to connect to. */
   private spare: RTCPeerConnection | undefined
   private cipher: Cipher | undefined
@@ -71,7 +71,6 @@ class Running implements MeshPort {
     private readonly session: string,
     private readonly ear: Ear
   ) {
-    this.ice = options.iceFrom === undefined ? undefined : new IceSource(options.iceFrom)
     this.start(urls).catch(() => { ear.password('unavailable') })
     this.prepare()
   }
@@ -95,7 +94,7 @@ class Running implements MeshPort {
     if (typeof RTCPeerConnection === 'undefined') return
     const spare = this.spare = new RTCPeerConnection(this.with())
     // Whether asking fails matters once there is somebody to connect to.
-    void this.ice?.servers().then(servers => { if (this.spare === spare) spare.setConfiguration(this.with(servers)) }).catch(() => {})
+    void this.asked().then(servers => { if (this.spare === spare) spare.setConfiguration(this.with(servers)) }).catch(() => {})
     // A page with a connection is not kept for going back to.
     setTimeout(() => { this.takeSpare()?.close() }, SPARE)
   }
@@ -109,8 +108,10 @@ class Running implements MeshPort {
   private server (url: URL): Server {
     let reading: Promise<void> = Promise.resolve()
     let unread = 0
-    return new Server(url, this.room, {
-      up: () => {
+    const server: Server = new Server(url, this.room, {
+      up: isRenewed => {
+        // What was said at the others was heard there, and need not be said again.
+        if (!isRenewed && this.servers.some(other => other !== server && other.state === 'connected')) return this.announce([server])
         for (const connection of this.connections) connection.wake()
         this.ear.up()
       },
@@ -123,6 +124,7 @@ class Running implements MeshPort {
         reading = reading.then(async () => { await this.read(data) }).catch(() => {}).finally(() => { unread-- })
       }
     })
+    return server
   }
 
   private async read (data: unknown): Promise<void> {
@@ -133,7 +135,10 @@ class Running implements MeshPort {
     if (typeof said === 'string') return this.problem(said)
     if (said.from === this.session) return
     if (said.type === 'announce') this.ear.announced(said.from)
-    else if (said.to === this.session) this.ear.signalled(said.from, kindOf(said.signal), said.token, said.signal)
+    else if (said.to === this.session) {
+      for (const connection of this.connections) if (connection.peer === said.from) connection.signalled(said.signal)
+      this.ear.signalled(said.from, kindOf(said.signal), said.token, said.signal)
+    }
   }
 
   private problem (problem: Parameters<Ear['password']>[0]): void {
@@ -145,24 +150,24 @@ class Running implements MeshPort {
     this.ear.password(problem)
   }
 
-  private publish (said: Envelope): void {
+  private publish (said: Envelope, servers = this.servers): void {
     // In order: a candidate must not overtake its offer.
     this.said = this.said.then(async () => {
       const frame = await publish(this.room, said, this.cipher)
-      for (const server of this.servers) server.send(frame)
+      for (const server of servers) server.send(frame)
     }).catch(() => {})
   }
 
   get signaling (): SignalingState[] { return this.servers.map(({ name, state }) => ({ name, state })) }
 
-  announce (): void { this.publish({ type: 'announce', from: this.session }) }
+  announce (servers?: Server[]): void { this.publish({ type: 'announce', from: this.session }, servers) }
 
   signal (to: string, token: number, data: unknown): void {
     this.publish({ type: 'signal', from: this.session, to, token, signal: data as object })
   }
 
-  connect (_peer: string, initiator: boolean, door: Door): Port {
-    const pending = new Pending(this.label, this.configuration, this.takeSpare(), initiator, door, {
+  connect (peer: string, initiator: boolean, door: Door): Port {
+    const pending = new Pending(peer, this.label, this.configuration, this.takeSpare(), initiator, door, {
       gone: () => { this.connections.delete(pending) },
       amiss: () => { for (const server of this.servers) server.renew() }
     })
@@ -172,11 +177,19 @@ class Running implements MeshPort {
 
   private readonly configuration = async (): Promise<RTCConfiguration> => {
     try {
-      return this.with(await this.ice?.servers())
+      return this.with(await this.asked())
     } catch (error) {
       this.ear.iceFailed(error instanceof Error ? error.message : String(error))
       return this.with()
     }
+  }
+
+  /** The servers that are asked for, if there are any. */
+  private async asked (): Promise<RTCIceServer[] | undefined> {
+    const { iceFrom } = this.options
+    if (iceFrom === undefined) return undefined
+    const { IceSource } = await import('./webrtc/ice.js')
+    return await (this.source ??= new IceSource(iceFrom)).servers()
   }
 
   /** With a pool, addresses are asked for when a connection is made, and not when it is described. */
@@ -201,6 +214,7 @@ class Pending implements Port {
   private over = false
 
   constructor (
+    readonly peer: string,
     label: string,
     configuration: () => Promise<RTCConfiguration>,
     private spare: RTCPeerConnection | undefined,
@@ -222,6 +236,8 @@ class Pending implements Port {
     if (this.connection !== undefined) this.connection.hear(data)
     else if (this.early.length < EARLY) this.early.push(data)
   }
+
+  signalled (data: unknown): void { this.connection?.signalled(data) }
 
   send (frame: Uint8Array): void { this.connection?.send(frame) }
 

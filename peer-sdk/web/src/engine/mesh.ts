@@ -42,6 +42,8 @@ interface Channel {
   open: boolean
   answered: boolean
   token: number | undefined
+  /** The token of the offer that it answers. */
+  theirs: number | undefined
   deadline: number | undefined
 }
 
@@ -87,7 +89,8 @@ export class Mesh {
   signalingUp (now: number): void {
     if (this.most === 0) return
     this.up = true
-    // What was offered while signaling was away was offered to nobody.
+    // What was offered while signaling was away was offered to nobody, and is no reason to leave anybody alone.
+    for (const name of this.names.values()) if (!name.foreign) name.restsUntil = undefined
     for (const channel of this.channels.values()) if (channel.initiator && !channel.answered && !channel.open) channel.deadline = UNHEARD
     this.goOn(now)
   }
@@ -135,18 +138,22 @@ export class Mesh {
     if (!this.heard(now, from) || this.near.has(from)) return
     const known = this.channelTo(from)
     if (known === undefined) {
-      if (kind === 'offer' && !this.isForeign(now, from) && this.makeRoom(now, from, present, out)) this.answer(now, from, data, out)
+      if (kind === 'offer' && !this.isForeign(now, from) && this.makeRoom(now, from, present, out)) this.answer(now, from, token, data, out)
       return
     }
     const [id, channel] = known
     // Of a connection that is there, an offer negotiates it anew.
     if (kind === 'offer' && !channel.open) {
       if (!yields(channel, token)) return
-      // Either our offer gives way, or the other end has given up what it began and begins anew.
       this.cut(id, 'glare', out)
-      return this.answer(now, from, data, out)
+      return this.answer(now, from, token, data, out)
     }
     if (kind === 'answer') {
+      if (!channel.initiator && !channel.open) {
+        // Each has given up what it offered, and takes the other for who has. One of two offers will do.
+        this.cut(id, 'glare', out)
+        return this.offer(now, from, out)
+      }
       channel.token = undefined
       if (!channel.open && !channel.answered) {
         channel.answered = true
@@ -161,14 +168,14 @@ export class Mesh {
     return undefined
   }
 
-  private answer (now: number, peer: string, data: unknown, out: Output[]): void {
-    const channel = this.connect(now, peer, false, out)
+  private answer (now: number, peer: string, theirs: number | undefined, data: unknown, out: Output[]): void {
+    const channel = this.connect(now, peer, false, out, theirs)
     out.push({ type: 'deliver', channel, data })
   }
 
-  private connect (now: number, peer: string, initiator: boolean, out: Output[]): number {
+  private connect (now: number, peer: string, initiator: boolean, out: Output[], theirs?: number): number {
     const deadline = now + (initiator ? ANSWER : OPEN)
-    this.channels.set(++this.minted, { peer, initiator, open: false, answered: false, token: undefined, deadline })
+    this.channels.set(++this.minted, { peer, initiator, open: false, answered: false, token: undefined, theirs, deadline })
     out.push({ type: 'connect', channel: this.minted, peer, initiator })
     return this.minted
   }
@@ -301,6 +308,8 @@ export class Mesh {
     }
     const pause = this.minted === before ? CALL * 5 : CALL
     this.lookAt = now + dice.between(pause, pause * 2)
+    // Who is left alone just now is missed no longer than that.
+    for (const { restsUntil = now } of this.names.values()) if (restsUntil > now) this.lookAt = Math.min(this.lookAt, restsUntil)
   }
 
   /** Offers to one peer, and makes sure that what becomes of it can be remembered. */
@@ -316,9 +325,11 @@ export class Mesh {
   }
 }
 
-/** Whether an offer with this token counts more than ours, which is given up then. */
-function yields (channel: Channel, theirs: number | undefined): boolean {
-  if (channel.token !== undefined && theirs !== undefined && channel.token > theirs) return false
-  channel.token = undefined
-  return true
+/**
+ * Whether an offer with this token counts more than what there is. Who has offered before and offers once more has given up
+ * what it began; but the same offer may come twice, by another server. Else it is glare.
+ */
+function yields ({ initiator, token, theirs }: Channel, offered: number | undefined): boolean {
+  if (offered === undefined) return true
+  return initiator ? !(token !== undefined && token > offered) : !(theirs !== undefined && theirs >= offered)
 }

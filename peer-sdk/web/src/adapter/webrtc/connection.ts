@@ -55,6 +55,14 @@ export class Connection implements Port {
 
   hear (data: unknown): void { this.negotiation.hear(data) }
 
+  /**
+   * Whoever this goes to says something. One that has given us up while we have not, and has begun anew, is let go: as long
+   * as we wait, its offers are not heard. But not while all is well, for anybody may speak in its name.
+   */
+  signalled (data: unknown): void {
+    if (this.interrupted !== undefined && this.negotiation.isElsewhere(data)) this.end('the other side has begun anew')
+  }
+
   /** The other side has opened a channel. */
   private offered (channel: RTCDataChannel): void {
     const isOurs = channel.label === this.label && channel.ordered && channel.maxRetransmits === null && channel.maxPacketLifeTime === null

@@ -1,7 +1,5 @@
 // Where to ask for STUN and TURN servers. Credentials of TURN servers expire, so they are asked for before each connection
-// and each ICE restart, and an answer is kept for half of its time.
-
-import { isObject } from './envelope.js'
+// and each ICE restart, and an answer is kept for half of its time. It stands alone when it is loaded: only who asks needs it.
 
 /** How long an answer may take, and how long it is kept at least and at most, in milliseconds. */
 const PATIENCE = 5000
@@ -46,15 +44,17 @@ export class IceSource {
 /** Reads `{"iceServers": [...], "ttl": seconds}`. Throws when it is something else. */
 export function parseIce (text: string): { servers: RTCIceServer[], ttl: number } {
   if (text.length > MAX_ANSWER) throw new Error(`the answer is larger than ${MAX_ANSWER} bytes`)
-  const answer: unknown = JSON.parse(text)
-  if (!isObject(answer) || !Array.isArray(answer.iceServers)) throw new Error('the answer is no list of ICE servers')
-  if (answer.iceServers.length > MAX_SERVERS) throw new Error(`the answer has ${answer.iceServers.length} servers, limit is ${MAX_SERVERS}`)
-  const ttl = typeof answer.ttl === 'number' && answer.ttl >= 0 ? answer.ttl : 3600
-  return { servers: answer.iceServers.map(readServer), ttl }
+  const { iceServers, ttl } = fieldsOf(JSON.parse(text))
+  if (!Array.isArray(iceServers)) throw new Error('the answer is no list of ICE servers')
+  if (iceServers.length > MAX_SERVERS) throw new Error(`the answer has ${iceServers.length} servers, limit is ${MAX_SERVERS}`)
+  return { servers: iceServers.map(readServer), ttl: typeof ttl === 'number' && ttl >= 0 ? ttl : 3600 }
 }
 
-function readServer (server: unknown): RTCIceServer {
-  if (!isObject(server)) throw new Error('the answer has a server that is none')
+/** Of what is no object, there are none. */
+function fieldsOf (value: unknown): Record<string, unknown> { return Object(value) as Record<string, unknown> }
+
+function readServer (given: unknown): RTCIceServer {
+  const server = fieldsOf(given)
   const urls: unknown[] = Array.isArray(server.urls) ? server.urls : [server.urls]
   const texts = [...urls, server.username ?? '', server.credential ?? '']
   if (urls.length > MAX_SERVERS || texts.some(text => typeof text !== 'string' || text.length > MAX_TEXT)) {

@@ -68,6 +68,12 @@ export class Negotiation {
     return known !== null && fingerprintOf(known.sdp) !== fingerprintOf(sdp)
   }
 
+  /** Whether the other side goes on with a connection of its own that is none of this one. */
+  isElsewhere (data: unknown): boolean {
+    const signal = parseSignal(data)
+    return signal !== undefined && 'sdp' in signal && this.isStrange(signal.sdp)
+  }
+
   private async hearOffer (sdp: string): Promise<void> {
     const { pc } = this
     if (this.isStrange(sdp)) return

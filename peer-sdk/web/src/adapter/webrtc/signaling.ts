@@ -39,11 +39,14 @@ export class Server {
   private fresh: WebSocket | undefined
   private renewedAt = -Infinity
 
-  /** `up` is called when the topic is subscribed, `heard` with each frame, `changed` when the state is another one. */
+  /**
+   * `up` is called when the topic is subscribed, also in place of a connection that seemed to be there; `heard` with each
+   * frame; `changed` when the state is another one.
+   */
   constructor (
     private readonly url: URL,
     private readonly topic: string,
-    private readonly told: { up: () => void, heard: (frame: unknown) => void, changed: () => void }
+    private readonly told: { up: (isRenewed: boolean) => void, heard: (frame: unknown) => void, changed: () => void }
   ) {
     this.name = `${url.protocol}//${url.host}`
     this.connect()
@@ -66,7 +69,7 @@ export class Server {
     }
   }
 
-  private opened (socket: WebSocket): void {
+  private opened (socket: WebSocket, isRenewed = false): void {
     clearTimeout(this.timer)
     this.backoff.up(performance.now())
     this.attempts = 0
@@ -79,7 +82,7 @@ export class Server {
     })
     socket.send(JSON.stringify({ type: 'subscribe', topics: [this.topic] }))
     this.set('connected')
-    this.told.up()
+    this.told.up(isRenewed)
   }
 
   private lost (): void {
@@ -147,7 +150,7 @@ export class Server {
       if (this.over || this.state !== 'connected') return fresh.close()
       this.drop()
       this.adopt(fresh)
-      this.opened(fresh)
+      this.opened(fresh, true)
     }
   }
 
