@@ -4,7 +4,8 @@
 //! clocks need not agree. It shows it again every [`HEARTBEAT`], and whoever is not heard of for [`LIFETIME`] is gone.
 //! That is the backstop. Peers without a hub show themselves when their clocks show full [`HEARTBEAT`]s, so that where
 //! clocks agree, as they mostly do, a few messages carry what all have to say, and then it is quiet. With a hub, which
-//! passes on what each says to everybody, they do it each in its own time. Sooner than by the backstop:
+//! passes on what each says to everybody, they do it each in its own time. Who has a channel to everybody that is there
+//! does not: whether it is still there, the channels tell. Sooner than by the backstop:
 //!
 //! - who goes says so;
 //! - when a link that led straight to a session goes down, it is declared gone after [`GRACE`], unless it is heard of
@@ -29,7 +30,7 @@ pub const MAX_PRESENCE: usize = 8 << 10;
 /// How often a session shows itself when nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a session is there that is not heard of.
-const LIFETIME: Duration = Duration::from_secs(30);
+const LIFETIME: Duration = Duration::from_secs(45);
 /// How long a session may take to show itself over another link.
 const GRACE: Duration = Duration::from_millis(1500);
 /// How long it is remembered that a session is gone, so that nobody brings it back.
@@ -289,22 +290,35 @@ impl Presence {
     pub(super) fn keep_time(&mut self, now: Instant) -> (Changes, bool) {
         let mut changes = Changes::new();
         if self.show_at.is_some_and(|at| at <= now) {
-            self.show(now);
-            changes.insert(self.session.clone());
+            if self.is_routine && !self.has_hub && self.is_next_to_all() {
+                self.show_at = Some(now + HEARTBEAT);
+            } else {
+                self.show(now);
+                changes.insert(self.session.clone());
+            }
         }
         let mut left = false;
         if self.next.is_none_or(|next| next > now) {
             return (changes, left);
         }
         let others = self.known.iter().filter(|(key, _)| **key != self.session);
-        let due: Vec<_> =
-            others.filter(|(_, known)| known.ends() <= now).map(|(key, _)| key.clone()).collect();
+        let due: Vec<_> = others
+            .filter(|(_, known)| known.ends().is_some_and(|at| at <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in due {
             left |= self.end(now, &key, &mut changes);
         }
         let others = self.known.iter().filter(|(key, _)| **key != self.session);
-        self.next = others.map(|(_, known)| known.ends()).min();
+        self.next = others.filter_map(|(_, known)| known.ends()).min();
         (changes, left)
+    }
+
+    /// Whether a channel leads straight to everybody who is there.
+    fn is_next_to_all(&self) -> bool {
+        let others =
+            self.known.iter().filter(|(key, known)| **key != self.session && known.entry.value.is_some());
+        others.map(|(_, known)| known).all(Known::is_next_to_us)
     }
 
     /// One entry's time is over. Whether somebody left.
@@ -396,11 +410,19 @@ impl Known {
         self.doomed.is_none() && self.entry.value == entry.value && pause >= HEARTBEAT.as_millis() as i64
     }
 
-    /// When it is over, one way or the other.
-    fn ends(&self) -> Instant {
-        let lifetime = if self.entry.value.is_some() { LIFETIME } else { MEMORY };
-        let natural = self.at + lifetime;
-        self.doomed.map_or(natural, |at| at.min(natural))
+    /// Whether a channel leads straight to it.
+    fn is_next_to_us(&self) -> bool {
+        matches!(self.direct, Some(LinkId::Channel(_)))
+    }
+
+    /// When it is over, one way or the other. Of whom a channel leads to, the channel tells.
+    fn ends(&self) -> Option<Instant> {
+        let natural = match self.entry.value {
+            Some(_) if self.is_next_to_us() => None,
+            Some(_) => Some(self.at + LIFETIME),
+            None => Some(self.at + MEMORY),
+        };
+        natural.into_iter().chain(self.doomed).min()
     }
 }
 
@@ -448,10 +470,12 @@ pub(super) mod tests {
     }
 
     /// The stamps, of this clock, with which somebody shows itself within so many seconds, looking when it is due.
-    fn shows(wall: u64, has_hub: bool, seconds: u64) -> Vec<i64> {
+    fn shows(wall: u64, has_hub: bool, direct: Option<&str>, seconds: u64) -> Vec<i64> {
         let start = Instant::now();
         let mut presence = Presence::new(start, "us", wall);
         presence.has_hub(has_hub);
+        let ben = Entry { key: "ben".into(), value: Some("b".into()), stamp: 1 };
+        presence.receive(start, LinkId::Channel(1), direct, &entries::join(std::iter::once(&ben))).unwrap();
         presence.present(start, Some("a".into()));
         let mut stamps = Vec::new();
         while let Some(due) = presence.show_at.filter(|at| *at <= start + Duration::from_secs(seconds)) {
@@ -464,9 +488,35 @@ pub(super) mod tests {
 
     #[test]
     fn those_without_a_hub_say_that_they_are_still_there_when_clocks_show_full_ten_seconds() {
-        assert_eq!(shows(1_003_000, false, 30), [1_003_003, 1_010_000, 1_020_000, 1_030_000]);
-        assert_eq!(shows(1_009_990, false, 25), [1_009_993, 1_010_000, 1_020_000, 1_030_000]);
-        assert_eq!(shows(1_007_000, true, 25), [1_007_003, 1_017_006, 1_027_009]);
+        assert_eq!(shows(1_003_000, false, None, 30), [1_003_003, 1_010_000, 1_020_000, 1_030_000]);
+        assert_eq!(shows(1_009_990, false, None, 25), [1_009_993, 1_010_000, 1_020_000, 1_030_000]);
+        assert_eq!(shows(1_007_000, true, None, 25), [1_007_003, 1_017_006, 1_027_009]);
+    }
+
+    #[test]
+    fn who_has_a_channel_to_everybody_need_not_say_that_it_is_still_there() {
+        let first = 1_003_003;
+        assert!(shows(1_003_000, false, Some("ben"), 100).iter().all(|stamp| *stamp == first));
+        assert_eq!(shows(1_003_000, true, Some("ben"), 25).len(), 3, "a hub has those who cannot see it");
+    }
+
+    #[test]
+    fn who_is_not_heard_of_is_gone_unless_a_channel_leads_to_it() {
+        let start = Instant::now();
+        let mut presence = Presence::new(start, "us", 0);
+        for (key, link) in [("ben", 1), ("cem", 1)] {
+            let entry = Entry { key: key.into(), value: Some(key.into()), stamp: 1 };
+            let update = entries::join(std::iter::once(&entry));
+            presence.receive(start, LinkId::Channel(link), Some("ben"), &update).unwrap();
+        }
+        let online = |presence: &Presence| presence.sessions().map(str::to_owned).collect::<Vec<_>>();
+        presence.keep_time(start + LIFETIME - PACE);
+        assert_eq!(online(&presence), ["ben", "cem"]);
+        presence.keep_time(start + LIFETIME);
+        assert_eq!(online(&presence), ["ben"]);
+        presence.down(start + 2 * LIFETIME, LinkId::Channel(1));
+        presence.keep_time(start + 2 * LIFETIME + GRACE);
+        assert!(online(&presence).is_empty(), "the channel tells");
     }
 
     /// The update that holds these entries of a vector.

@@ -326,7 +326,8 @@ export class Engine {
   }
 
   private flushPresence (now: number): void {
-    const { changes, left } = this.presence.keepTime(now)
+    const hasHub = [...this.links.keys()].some(id => !id.startsWith('channel'))
+    const { changes, left } = this.presence.keepTime(now, hasHub, this.dice)
     if (left) this.outputs.push({ type: 'event', event: { type: 'presence' } })
     if (changes.size > 0) this.spread(now, changes, 0)
     if (this.presenceAt === undefined || this.presenceAt > now) return

@@ -1,8 +1,9 @@
 // Who is there: what each session shows, and where we have it from.
 //
 // A session shows one entry, under its own name, stamped by its own clock; of two entries the later stamp counts, so
-// clocks need not agree. It shows it again every 14 seconds, and whoever is not heard of for 30 is gone. That is the
-// backstop. Sooner:
+// clocks need not agree. It shows it again every 14 seconds, or 20 to 30 where there are data channels alone, and whoever is
+// not heard of for 45 is gone. Who has a channel to everybody that is there does not, for whether it is still there, the
+// channels tell. That is the backstop. Sooner:
 //
 // - who goes says so;
 // - when a link that led straight to a session goes down or falls quiet, it is declared gone after a grace, unless it is
@@ -10,15 +11,21 @@
 //
 // A session that is declared gone by mistake shows itself with a later stamp.
 
+import type { Dice } from './backoff.js'
 import { type Entry, joinEntries, parseEntries, type PresenceValue, weightOf } from './entries.js'
 import type { LinkId, Online } from './vocabulary.js'
 
 /** The most bytes that one session may show. */
 export const MAX_PRESENCE = 8 << 10
-/** How often a session shows itself when nothing changes, in milliseconds. */
+/**
+ * How often a session shows itself when nothing changes, in milliseconds. At a hub there are those who judge by their own clock
+ * how old it is; from peer to peer it goes over every channel that there is, and is told less often.
+ */
 const HEARTBEAT = 14_000
+const HEARTBEAT_BETWEEN_PEERS = 20_000
+const SPREAD = 10_000
 /** How long a session is there that is not heard of. */
-const LIFETIME = 30_000
+const LIFETIME = 45_000
 /** How long a session may take to show itself over another link. */
 const GRACE = 1500
 /** The same, when its link was quiet for a while already. */
@@ -49,6 +56,8 @@ interface Known {
 export class Presence {
   private ours: PresenceValue | undefined
   private showAt: number | undefined
+  /** Then it is for nothing but that we are still there. */
+  private isRoutine = false
   private shownAt: number | undefined
   private readonly known = new Map<string, Known>()
   private bytes = 0
@@ -75,8 +84,14 @@ export class Presence {
 
   private showSoon (now: number): void {
     // A store drops the second of two entries of one millisecond, so two never go out in one.
-    const soon = Math.max(now, (this.shownAt ?? -Infinity) + PACE)
-    this.showAt = Math.min(this.showAt ?? Infinity, soon)
+    this.showBy(Math.max(now, (this.shownAt ?? -Infinity) + PACE))
+  }
+
+  /** There is a reason to show ourselves then. */
+  private showBy (at: number): void {
+    if (this.showAt !== undefined && this.showAt <= at) return
+    this.showAt = at
+    this.isRoutine = false
   }
 
   /** Somebody's time may be over then. */
@@ -85,7 +100,6 @@ export class Presence {
   /** Shows ourselves, with a stamp later than any of ours before. */
   private show (now: number): void {
     this.shownAt = now
-    this.showAt = this.ours === undefined ? undefined : now + HEARTBEAT
     const before = this.known.get(this.session)?.entry.stamp ?? 0
     const stamp = Math.max(Math.floor(this.wall + now - this.start), before + 1)
     this.keep(now, undefined, { key: this.session, value: this.ours, stamp })
@@ -119,7 +133,7 @@ export class Presence {
     if (entry.key === this.session) {
       // Somebody speaks for us: we speak louder, in a moment.
       if (known !== undefined) known.entry = { ...known.entry, stamp: entry.stamp }
-      this.showAt = Math.min(this.showAt ?? Infinity, now + CONTRADICTED)
+      this.showBy(now + CONTRADICTED)
       return false
     }
     return this.keep(now, link, entry)
@@ -175,12 +189,16 @@ export class Presence {
   }
 
   /** Does what time alone brings about: the keys that others are to be told of, and whether anybody left. */
-  keepTime (now: number): { changes: Set<string>, left: boolean } {
+  keepTime (now: number, hasHub: boolean, dice: Dice): { changes: Set<string>, left: boolean } {
     const changes = new Set<string>()
     let left = false
     if (this.showAt !== undefined && this.showAt <= now) {
-      this.show(now)
-      changes.add(this.session)
+      if (!this.isRoutine || hasHub || ![...this.known.values()].every(known => this.isSeen(known))) {
+        this.show(now)
+        changes.add(this.session)
+      }
+      this.isRoutine = true
+      this.showAt = this.ours === undefined ? undefined : now + (hasHub ? HEARTBEAT : HEARTBEAT_BETWEEN_PEERS + dice.between(0, SPREAD))
     }
     if (this.next === undefined || this.next > now) return { changes, left }
     this.next = undefined
@@ -190,6 +208,11 @@ export class Presence {
       if (this.known.has(key)) this.due(endOf(known))
     }
     return { changes, left }
+  }
+
+  /** Whether it need not be told that we are still there. */
+  private isSeen ({ entry: { key, value }, direct }: Known): boolean {
+    return key === this.session || value === undefined || direct?.startsWith('channel') === true
   }
 
   /** One entry's time is over. Whether somebody left. */
@@ -260,7 +283,8 @@ export class Presence {
   }
 }
 
-/** When it is over, one way or the other. */
-function endOf ({ entry, at, doomed }: Known): number {
-  return Math.min(at + (entry.value === undefined ? MEMORY : LIFETIME), doomed ?? Infinity)
+/** When it is over, one way or the other. Of whom a channel leads to, the channel tells. */
+function endOf ({ entry, at, direct, doomed }: Known): number {
+  const lifetime = entry.value === undefined ? MEMORY : direct?.startsWith('channel') === true ? Infinity : LIFETIME
+  return Math.min(at + lifetime, doomed ?? Infinity)
 }
