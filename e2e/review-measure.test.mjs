@@ -38,10 +38,16 @@ describe('reviewers over data channels alone', { timeout: 300_000 }, () => {
     // What it takes to come together is no rest.
     await wait(15_000)
     const sent = async () => (await Promise.all(all.map(sentBy))).reduce((sum, bytes) => sum + bytes, 0)
-    const before = await sent()
-    await wait(10_000)
-    const bytes = await sent() - before
-    t.diagnostic(`eight at rest: ${bytes} bytes in 10 s`)
+    // They say that they are there each in its own time: three looks, of which the one in the middle counts.
+    const looks = []
+    for (let before = await sent(); looks.length < 3;) {
+      await wait(10_000)
+      const now = await sent()
+      looks.push(now - before)
+      before = now
+    }
+    const bytes = looks.toSorted((a, b) => a - b)[1]
+    t.diagnostic(`eight at rest: ${looks.join(', ')} bytes in 10 s`)
     assert.ok(bytes < 20 * 1024, `${bytes} bytes`)
     await Promise.all(all.map(reviewer => reviewer.leave()))
   })
