@@ -267,6 +267,30 @@ async fn a_peer_that_vanishes_is_told_as_interrupted_and_then_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_with_a_new_connection_is_not_waited_for_on_the_old_one() {
+    let settings = Settings {
+        interrupted_after: Duration::from_millis(600),
+        lost_after: 2 * PATIENCE,
+        keepalive: Duration::from_millis(100),
+        ..local()
+    };
+    let elsewhere = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut ana = End::start(Role::Initiator, settings.clone());
+    let mut ben = {
+        let _entered = elsewhere.enter();
+        End::start(Role::Answerer, settings.clone())
+    };
+    support::connect(&mut ana, &mut ben).await;
+    elsewhere.shutdown_background();
+    ana.until(|event| *event == Event::Interrupted).await;
+    let mut returned = End::start(Role::Initiator, settings);
+    let offer = |event: &Event| matches!(event, Event::Signal(signal) if signal["type"] == "offer");
+    let Event::Signal(offer) = returned.until(offer).await else { unreachable!() };
+    ana.connection.signal(&offer).unwrap();
+    assert_eq!(ana.closed().await, CloseReason::Lost);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_signals_change_nothing() {
     let (mut ana, mut ben) = pair(local(), local()).await;
     for junk in support::junk() {

@@ -23,11 +23,11 @@ pub(crate) use channels::Rtc;
 use sources::Sources;
 
 /// How long nothing need come from a peer until it is looked for, and others are told that it may be gone.
-const INTERRUPTED: Duration = Duration::from_millis(2500);
+const INTERRUPTED: Duration = Duration::from_secs(3);
 /// How long a peer may be away until its connection is given up.
 const LOST: Duration = Duration::from_secs(15);
 /// How long nothing need come from a peer until it is asked whether it is there.
-const KEEPALIVE: Duration = Duration::from_millis(1500);
+const KEEPALIVE: Duration = Duration::from_secs(2);
 /// What may wait in a connection, in bytes: the engine is told that the rest has not left yet.
 const OUTBOX: usize = 64 << 10;
 

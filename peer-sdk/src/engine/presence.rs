@@ -2,7 +2,7 @@
 //!
 //! A session shows one entry, under its own name, stamped by its own clock; of two entries the later stamp counts, so
 //! clocks need not agree. It shows it again every [`HEARTBEAT`], and whoever is not heard of for [`LIFETIME`] is gone.
-//! That is the backstop. Peers without a hub show themselves when their clocks show full [`HEARTBEAT`]s, so that where
+//! That is the backstop. Peers without a hub show themselves when their clocks show full [`BETWEEN_PEERS`], so that where
 //! clocks agree, as they mostly do, a few messages carry what all have to say, and then it is quiet. With a hub, which
 //! passes on what each says to everybody, they do it each in its own time. Who has a channel to everybody that is there
 //! does not: whether it is still there, the channels tell. Sooner than by the backstop:
@@ -27,12 +27,16 @@ use entries::Entry;
 
 /// The most bytes that one session may show.
 pub const MAX_PRESENCE: usize = 8 << 10;
-/// How often a session shows itself when nothing changes.
+/// How often a session shows itself when nothing changes, at a hub, where there are those who judge by their own clock how old
+/// it is, and where there is none.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+const BETWEEN_PEERS: Duration = Duration::from_secs(20);
 /// How long a session is there that is not heard of.
 const LIFETIME: Duration = Duration::from_secs(45);
 /// How long a session may take to show itself over another link.
 const GRACE: Duration = Duration::from_millis(1500);
+/// The same, when its link was quiet for a while already.
+const QUIET_GRACE: Duration = Duration::from_secs(1);
 /// How long it is remembered that a session is gone, so that nobody brings it back.
 const MEMORY: Duration = Duration::from_secs(300);
 /// The least time between two showings of ours, and after somebody has contradicted us.
@@ -160,12 +164,12 @@ impl Presence {
     fn show(&mut self, now: Instant) {
         let before = self.known.get(&self.session).map_or(0, |known| known.entry.stamp);
         let clock = self.clock(now);
-        let into = Duration::from_millis(clock.rem_euclid(HEARTBEAT.as_millis() as i64) as u64);
+        let into = Duration::from_millis(clock.rem_euclid(BETWEEN_PEERS.as_millis() as i64) as u64);
         // Stamped with the time for which it was meant, so that the next is a whole heartbeat later.
         let meant = if self.is_routine && !self.has_hub { clock - into.as_millis() as i64 } else { clock };
         let stamp = meant.max(before + 1);
         // Never later than a heartbeat: who shows itself sooner has a reason, which others see by that.
-        let next = if self.has_hub { HEARTBEAT } else { (HEARTBEAT - into).max(PACE) };
+        let next = if self.has_hub { HEARTBEAT } else { (BETWEEN_PEERS - into).max(PACE) };
         self.shown_at = Some(now);
         self.show_at = self.ours.is_some().then(|| now + next);
         self.is_routine = true;
@@ -268,8 +272,8 @@ impl Presence {
     /// Nothing comes over a link: whom it leads straight to is gone soon, unless it is heard of.
     pub(super) fn interrupted(&mut self, now: Instant, link: LinkId) {
         let there = |known: &&mut Known| known.direct == Some(link) && known.entry.value.is_some();
-        self.known.values_mut().filter(there).for_each(|known| known.doomed = Some(now + GRACE));
-        self.due(now + GRACE);
+        self.known.values_mut().filter(there).for_each(|known| known.doomed = Some(now + QUIET_GRACE));
+        self.due(now + QUIET_GRACE);
         if self.ours.is_some() {
             self.show_soon(now);
         }
@@ -291,7 +295,7 @@ impl Presence {
         let mut changes = Changes::new();
         if self.show_at.is_some_and(|at| at <= now) {
             if self.is_routine && !self.has_hub && self.is_next_to_all() {
-                self.show_at = Some(now + HEARTBEAT);
+                self.show_at = Some(now + BETWEEN_PEERS);
             } else {
                 self.show(now);
                 changes.insert(self.session.clone());
@@ -487,9 +491,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn those_without_a_hub_say_that_they_are_still_there_when_clocks_show_full_ten_seconds() {
-        assert_eq!(shows(1_003_000, false, None, 30), [1_003_003, 1_010_000, 1_020_000, 1_030_000]);
-        assert_eq!(shows(1_009_990, false, None, 25), [1_009_993, 1_010_000, 1_020_000, 1_030_000]);
+    fn those_without_a_hub_say_that_they_are_still_there_when_clocks_show_full_twenty_seconds() {
+        assert_eq!(shows(1_003_000, false, None, 60), [1_003_003, 1_020_000, 1_040_000, 1_060_000]);
+        assert_eq!(shows(1_019_990, false, None, 45), [1_019_993, 1_020_000, 1_040_000, 1_060_000]);
         assert_eq!(shows(1_007_000, true, None, 25), [1_007_003, 1_017_006, 1_027_009]);
     }
 

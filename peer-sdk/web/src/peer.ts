@@ -214,6 +214,8 @@ export class Peer<P = unknown> {
     if (typeof window === 'undefined') return
     const wake = (): void => { driver.wake() }
     this.on(window, 'online', wake)
+    // What is still there has to prove it: a hub on this machine will, and the rest is not waited for.
+    this.on(window, 'offline', wake)
     this.on(document, 'visibilitychange', () => { if (document.visibilityState === 'visible') wake() })
     // A page that may come back must not hold connections, and one that does not has no other time for a goodbye.
     this.on(window, 'pagehide', () => { driver.suspend() })
