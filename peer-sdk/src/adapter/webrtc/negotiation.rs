@@ -1,6 +1,7 @@
 //! Offers, answers and candidates: what is said to the other side, and in which order.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::transport::RTCIceCandidateInit;
@@ -19,6 +20,9 @@ const EARLY: usize = 64;
 /// machine with many interfaces has dozens; each costs a check with each of ours.
 const CANDIDATES: usize = 128;
 
+/// How long after the other side looked for another way it may begin anew.
+const DOUBT: Duration = Duration::from_secs(20);
+
 /// The state of a negotiation that goes on as long as the connection.
 pub(super) struct Negotiation {
     connection: Arc<dyn PeerConnection>,
@@ -29,6 +33,8 @@ pub(super) struct Negotiation {
     next: Option<Offer>,
     /// There is a description of the other side.
     described: bool,
+    /// When the other side last offered, which it does when it looks for another way.
+    doubted_at: Option<Instant>,
     early: Vec<RTCIceCandidateInit>,
     looked_at: usize,
     /// The fingerprint of the other side's certificate, which stays the same as long as the connection.
@@ -100,6 +106,7 @@ impl Negotiation {
             offered: false,
             next: None,
             described: false,
+            doubted_at: None,
             early: Vec::new(),
             looked_at: 0,
             certificate: String::new(),
@@ -194,7 +201,13 @@ impl Negotiation {
         matches!(signal, Signal::Offer(sdp) | Signal::Answer(sdp) if self.is_strange(sdp))
     }
 
+    /// Whether the other side has looked for another way of late.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted_at.is_some_and(|at| at.elapsed() < DOUBT)
+    }
+
     async fn hear_offer(&mut self, sdp: String) -> Result<(), Error> {
+        self.doubted_at = self.described.then(Instant::now);
         if self.offered {
             // Both have offered: the initiator's offer stands, and the other one is taken back. It is said again, with
             // the candidates, for it may have been lost.

@@ -233,7 +233,8 @@ impl Owner {
             // Who has given us up while we have not, and has begun anew, is let go: as long as we wait, its offers are not
             // heard. But not while all is well, for anybody may speak in its name.
             Some(Command::Signal(signal))
-                if self.interrupted.is_some() && self.negotiation.is_elsewhere(&signal) =>
+                if (self.interrupted.is_some() || self.negotiation.is_doubted())
+                    && self.negotiation.is_elsewhere(&signal) =>
             {
                 return Some(CloseReason::Lost);
             }
