@@ -21,7 +21,7 @@ const EARLY: usize = 64;
 const CANDIDATES: usize = 128;
 
 /// How long after the other side looked for another way it may begin anew.
-const DOUBT: Duration = Duration::from_secs(20);
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// The state of a negotiation that goes on as long as the connection.
 pub(super) struct Negotiation {

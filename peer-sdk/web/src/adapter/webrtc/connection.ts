@@ -22,6 +22,8 @@ const PACE = 1000
  * that was the better one, and what was lost on it is sent again after 1.2, 2.8 and 5.8 s: to connect anew is sooner.
  */
 const VAIN = 600
+/** How long after the other side looked for another way it may begin anew. */
+const DOUBT = 5000
 /** How often an interrupted connection is looked at. */
 const LOOK = 500
 /** The channel says when no more than this waits to be sent, in bytes. */
@@ -37,7 +39,7 @@ export class Connection implements Port {
   private interrupted: { since: number, tried: boolean, sure: boolean } | undefined
   private looker: ReturnType<typeof setInterval> | undefined
   private restartedAt = -Infinity
-  /** When the other side last looked for another way. */
+  /** When the other side last offered while the channel was open, which it does when it looks for another way. */
   private doubtedAt = -Infinity
   private given = 0
   private told = 0
@@ -63,7 +65,8 @@ export class Connection implements Port {
   hear (data: unknown): void {
     this.negotiation.hear(data)
     const kind = kindOf(data as object)
-    if (kind === 'offer') this.doubtedAt = performance.now()
+    // Only of the other side itself: else a stranger who says it twice would end what is well.
+    if (kind === 'offer' && this.channel?.readyState === 'open' && !this.negotiation.isElsewhere(data)) this.doubtedAt = performance.now()
     const { interrupted } = this
     if (kind !== 'answer' || interrupted?.sure !== true) return
     setTimeout(() => { if (this.interrupted === interrupted) this.end('no other way was found') }, VAIN)
@@ -74,7 +77,7 @@ export class Connection implements Port {
    * as we wait, its offers are not heard. But not while all is well, for anybody may speak in its name.
    */
   signalled (data: unknown): void {
-    const isAmiss = this.interrupted !== undefined || performance.now() - this.doubtedAt < LOST_AFTER
+    const isAmiss = this.interrupted !== undefined || performance.now() - this.doubtedAt < DOUBT
     if (isAmiss && this.negotiation.isElsewhere(data)) this.end('the other side has begun anew')
   }
 
