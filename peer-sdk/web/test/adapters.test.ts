@@ -6,6 +6,7 @@ import { UrlError, indexedDB, webrtc, websocket } from '../src/index'
 import { open, parse, publish, publishedOn } from '../src/adapter/webrtc/envelope'
 import { IceSource, parseIce } from '../src/adapter/webrtc/ice'
 import { deriveCipher } from '../src/adapter/webrtc/seal'
+import { Connection } from '../src/adapter/webrtc/connection'
 import { Negotiation } from '../src/adapter/webrtc/negotiation'
 import { Pulse } from '../src/adapter/webrtc/pulse'
 import { Server } from '../src/adapter/webrtc/signaling'
@@ -189,6 +190,87 @@ describe('a negotiation', () => {
   })
 })
 
+describe('a connection', () => {
+  const sdpOf = (certificate: string): string => `v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 ${certificate}\r\n`
+  const offer = { type: 'offer', sdp: sdpOf('00:01') }
+  const answer = { type: 'answer', sdp: sdpOf('00:01') }
+  const strangers = { type: 'offer', sdp: sdpOf('00:02') }
+
+  beforeEach(() => { vi.useFakeTimers() })
+  afterEach(() => { vi.useRealTimers() })
+
+  /** One whose channel is open. `ended` is why it ended, once it has; `hears` is what signaling brings it. */
+  async function connected () {
+    const pair = { id: 'pair', type: 'candidate-pair', nominated: true, bytesReceived: 0, responsesReceived: 1, requestsReceived: 1, localCandidateId: 'l', remoteCandidateId: 'r', currentRoundTripTime: 0.001 }
+    const channel = { readyState: 'open', bufferedAmount: 0, send: () => {}, close: () => {} }
+    const pc = {
+      signalingState: 'stable', connectionState: 'connected', remoteDescription: answer, localDescription: offer,
+      onconnectionstatechange: () => {},
+      createDataChannel: () => channel,
+      createOffer: async () => offer,
+      setLocalDescription: async () => { pc.signalingState = 'have-local-offer' },
+      setRemoteDescription: async ({ type }: { type: string }) => { pc.signalingState = type === 'answer' ? 'stable' : 'have-remote-offer' },
+      setConfiguration: () => {},
+      getStats: async () => new Map([['pair', pair]]),
+      close: () => {}
+    }
+    const ended: unknown[] = []
+    const amiss = vi.fn()
+    const told = { ...door, down: (_end: string, why?: string) => { ended.push(why) } }
+    const connection = new Connection('loro/1', pc as unknown as RTCPeerConnection, true, told, async () => ({}), amiss)
+    pc.signalingState = 'stable'
+    const hears = (signal: object): void => {
+      connection.signalled(signal)
+      connection.hear(signal)
+    }
+    await vi.advanceTimersByTimeAsync(600)
+    pc.signalingState = 'stable'
+    return { connection, pc, pair, ended, amiss, hears }
+  }
+
+  it('is not ended by who speaks in the name of the other side, however often', async () => {
+    const { ended, hears } = await connected()
+    for (let n = 0; n < 3; n++) hears(strangers)
+    await vi.advanceTimersByTimeAsync(3000)
+    hears({ ...strangers, type: 'answer' })
+    expect(ended).toEqual([])
+  })
+
+  it('gives way to a new one while it is interrupted', async () => {
+    const { pc, ended, hears } = await connected()
+    pc.connectionState = 'disconnected'
+    pc.onconnectionstatechange()
+    hears(strangers)
+    expect(ended).toEqual(['the other side has begun anew'])
+  })
+
+  it('gives way to a new one after the other side looked for another way, but not for long', async () => {
+    const one = await connected()
+    one.hears(offer)
+    one.hears(strangers)
+    expect(one.ended).toEqual(['the other side has begun anew'])
+    const other = await connected()
+    other.hears(offer)
+    await vi.advanceTimersByTimeAsync(6000)
+    other.hears(strangers)
+    expect(other.ended).toEqual([])
+  })
+
+  it.each([[true, []], [false, ['no other way was found']]])('that looks for another way ends when that carries nothing (it does: %s)', async (carries, ends) => {
+    const { connection, pair, ended, amiss, hears } = await connected()
+    connection.send(Uint8Array.of(1))
+    await vi.advanceTimersByTimeAsync(800)
+    expect(amiss).toHaveBeenCalledOnce()
+    connection.wake()
+    await vi.advanceTimersByTimeAsync(50)
+    hears(answer)
+    if (carries) pair.bytesReceived += 10
+    await vi.advanceTimersByTimeAsync(1000)
+    expect(ended).toEqual(ends)
+    connection.close()
+  })
+})
+
 describe('data channels', () => {
   class FakeConnection extends EventTarget {
     static made: FakeConnection[] = []
@@ -236,6 +318,28 @@ describe('data channels', () => {
     const asked = FakeConnection.made.map(({ configuration }) => configuration?.iceServers)
     expect(asked).toEqual([[{ urls: ['stun:b'] }], []])
     expect(FakeConnection.made[0]?.configuration).toMatchObject({ iceTransportPolicy: 'relay', iceCandidatePoolSize: 1 })
+    mesh.close()
+  })
+
+  it('are looked for anew when the first of several signaling servers is there, and only announced at the others', async () => {
+    const said: string[] = []
+    const sockets: Array<{ onopen?: () => void }> = []
+    vi.stubGlobal('WebSocket', class {
+      onopen?: () => void
+      bufferedAmount = 0
+      constructor (private readonly url: URL) { sockets.push(this) }
+      send (frame: string): void { if (frame.includes('announce')) said.push(this.url.host) }
+      close (): void {}
+    })
+    const up = vi.fn()
+    const mesh = webrtc({ signaling: ['wss://one.example', 'wss://two.example'] }).start('room', 'me', { ...ear, up })
+    await vi.advanceTimersByTimeAsync(0)
+    sockets[0]?.onopen?.()
+    await vi.advanceTimersByTimeAsync(0)
+    expect([up.mock.calls.length, said]).toEqual([1, []])
+    sockets[1]?.onopen?.()
+    await vi.advanceTimersByTimeAsync(0)
+    expect([up.mock.calls.length, said]).toEqual([1, ['two.example']])
     mesh.close()
   })
 

@@ -18,10 +18,11 @@ const SECOND_TRY = 2000
 /** The least time between two restarts: an answer to the one must not be taken for an answer to the other. */
 const PACE = 1000
 /**
- * How long another way may take to carry something once both sides look for it. Chromium stays with the old way for seconds if
- * that was the better one, and what was lost on it is sent again after 1.2, 2.8 and 5.8 s: to connect anew is sooner.
+ * How much longer than an answer another way may take to carry something once both sides look for it. Chromium stays with the
+ * old way for seconds if that was the better one, and what was lost on it is sent again after 1.2, 2.8 and 5.8 s: to connect
+ * anew is sooner.
  */
-const VAIN = 600
+const VAIN = 1.5
 /** How long after the other side looked for another way it may begin anew. */
 const DOUBT = 5000
 /** How often an interrupted connection is looked at. */
@@ -69,7 +70,7 @@ export class Connection implements Port {
     if (kind === 'offer' && this.channel?.readyState === 'open' && !this.negotiation.isElsewhere(data)) this.doubtedAt = performance.now()
     const { interrupted } = this
     if (kind !== 'answer' || interrupted?.sure !== true) return
-    setTimeout(() => { if (this.interrupted === interrupted) this.end('no other way was found') }, VAIN)
+    setTimeout(() => { if (this.interrupted === interrupted) this.end('no other way was found') }, VAIN * this.pulse.patience)
   }
 
   /**

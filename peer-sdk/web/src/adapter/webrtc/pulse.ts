@@ -88,8 +88,7 @@ export class Pulse {
     }
     this.data = data
     this.received = received
-    const patience = UNANSWERED + ROUND_TRIPS * (this.roundTrip ?? 0)
-    if (!this.isAmiss && this.sentAt !== undefined && now - this.sentAt >= patience) {
+    if (!this.isAmiss && this.sentAt !== undefined && now - this.sentAt >= this.patience) {
       this.isAmiss = true
       this.felt.amiss()
     }
@@ -98,6 +97,9 @@ export class Pulse {
       this.door.quiet()
     }
   }
+
+  /** How long the answer to what is sent may take, in milliseconds. */
+  get patience (): number { return UNANSWERED + ROUND_TRIPS * (this.roundTrip ?? 0) }
 
   private tellPath (report: RTCStatsReport, pair: RTCIceCandidatePairStats): void {
     const isRelay = (id: string): boolean => (report.get(id) as { candidateType?: string } | undefined)?.candidateType === 'relay'
