@@ -291,6 +291,18 @@ async fn who_comes_back_with_a_new_connection_is_not_waited_for_on_the_old_one()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_looked_for_another_way_may_come_back_with_a_new_connection() {
+    let (mut ana, mut ben) = pair(local(), local()).await;
+    ben.connection.restart_ice(None).unwrap();
+    support::relay_until(&mut ana, &mut ben, |signal| signal["type"] == "answer").await;
+    let mut returned = End::start(Role::Initiator, local());
+    let offer = |event: &Event| matches!(event, Event::Signal(signal) if signal["type"] == "offer");
+    let Event::Signal(offer) = returned.until(offer).await else { unreachable!() };
+    ana.connection.signal(&offer).unwrap();
+    assert_eq!(ana.closed().await, CloseReason::Lost);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_signals_change_nothing() {
     let (mut ana, mut ben) = pair(local(), local()).await;
     for junk in support::junk() {
