@@ -227,6 +227,28 @@ describe('the review page', { timeout: 600_000 }, () => {
     await ana.leave()
   })
 
+  it('goes on beside a tab that has a later version of the page, and says what that means', async t => {
+    const server = await relay(t)
+    const room = roomAt(server)
+    const [ana, ben] = await room.all('Ana', 'Ben')
+    const later = await ana.context.newPage()
+    await later.goto(page.url)
+    const upgraded = await later.evaluate(laterVersion, room.room)
+    assert.equal(upgraded, 'upgraded', 'a later version need not wait for the earlier one')
+    await ana.annotate(1, 'written beside a later version')
+    await ben.reads('written beside a later version')
+    await ana.until('the word about it', () => document.body.textContent.includes('Cannot save: a later version of this page is open'))
+    const again = await room.join('Ana', { beside: ana })
+    await again.reads('written beside a later version')
+    await again.until('the word about it', () => document.body.textContent.includes('keeps nothing here'))
+    assert.match(await again.page.locator('body').textContent(), /a later version of this page is open/)
+    await again.annotate(2, 'kept by the others')
+    await ben.reads('kept by the others')
+    await later.close()
+    await again.page.close()
+    await leaveAll(ana, ben)
+  })
+
   it('lets nobody in who has no password', async t => {
     const server = await relay(t)
     const room = roomAt(server, { withRelay: false, password: 'correct horse' })
@@ -270,6 +292,23 @@ describe('the review page', { timeout: 600_000 }, () => {
     await leaveAll(ana, ben)
   })
 })
+
+/**
+ * What a page does that will be written one day: it changes the database, and says to the other tabs what these have never
+ * heard of.
+ */
+async function laterVersion (room) {
+  const channel = new BroadcastChannel(`peer-sdk ${room}`)
+  for (const said of [{ from: 'later', kind: 'greeting', version: 2 }, { from: 'later', kind: 'hello', version: 2 }, { version: 2 }, null, 'hello']) channel.postMessage(said)
+  for (const frame of [new Uint8Array(0), Uint8Array.of(37, 76, 79, 82, 255, 255, 255), 'text', undefined]) channel.postMessage({ from: 'later', kind: 'frame', frame })
+  return await new Promise(resolve => {
+    const request = indexedDB.open('plan reviews', 2)
+    request.onupgradeneeded = () => { request.result.createObjectStore('later') }
+    request.onblocked = () => { resolve('blocked') }
+    request.onerror = () => { resolve(String(request.error)) }
+    request.onsuccess = () => { resolve('upgraded') }
+  })
+}
 
 /** Shows itself under hostile names, and writes what is no annotation, over a socket of its own. */
 async function stranger (url, room) {

@@ -96,7 +96,7 @@ class Review {
   }
 
   private happened (event: PeerEvent): void {
-    if (event.type === 'memoryOnly') this.warning = 'This browser keeps nothing here, as in a private window. Do not close the tab before somebody else has your notes.'
+    if (event.type === 'memoryOnly') this.warning = `This browser keeps nothing here, as in a private window (${event.why}). Do not close the tab before somebody else has your notes.`
     if (event.type === 'storedDamaged') this.warning = 'What this browser had kept cannot be read. It was left as it is, and the plan is fetched from the others.'
     if (event.type === 'storeFailed' && event.quota) this.warning = 'The disk is full: new notes are kept in this tab only, until there is room.'
     if (event.type === 'documentBroken') this.warning = 'The document broke. Load the page again: what was saved is still there.'

@@ -9,6 +9,8 @@ const UPDATES = 'updates'
 const VERSION = 1
 /** How long the browser may take to open the database, in milliseconds: another tab may hold it. */
 const PATIENCE = 10_000
+/** Another tab has changed the database, or is about to. */
+const LATER = 'a later version of this page is open'
 
 /** Keeps documents under this name in the browser. Where it gives no database, the peer goes on in memory, and says so. */
 export function indexedDB (name: string): Storage {
@@ -27,10 +29,12 @@ async function open (name: string): Promise<IDBDatabase> {
   }
   let timer: ReturnType<typeof setTimeout> | undefined
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => { reject(new Error(`IndexedDB did not open within ${PATIENCE / 1000} s`)) }, PATIENCE)
+    timer = setTimeout(() => { reject(new Error('IndexedDB does not open')) }, PATIENCE)
   })
   try {
     return await Promise.race([settled(request), late])
+  } catch (error) {
+    throw (error as Error).name === 'VersionError' ? new Error(LATER) : error
   } finally {
     clearTimeout(timer)
   }
@@ -41,10 +45,15 @@ interface Row { id: number, room: string, update: Uint8Array }
 class Log implements Store {
   /** The rows that are in the document of this tab. */
   private readonly known: number[] = []
+  /** Why nothing is written any more. */
+  private over: string | undefined
 
   constructor (private readonly database: IDBDatabase, private readonly room: string) {
     // A later version of the page wants to change the database: ours is in its way.
-    database.onversionchange = () => { database.close() }
+    database.onversionchange = () => {
+      this.over = LATER
+      database.close()
+    }
   }
 
   async load (): Promise<Uint8Array[]> {
@@ -71,6 +80,7 @@ class Log implements Store {
   /** Does this and keeps the update, in one transaction. */
   private write (first: (store: IDBObjectStore) => void) {
     return async (update: Uint8Array): Promise<void> => {
+      if (this.over !== undefined) throw new Error(this.over)
       // Strict: the answer is our word that closing the browser does not lose it.
       const transaction = this.database.transaction(UPDATES, 'readwrite', { durability: 'strict' })
       const store = transaction.objectStore(UPDATES)
