@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { isLocal, readAddress, shareable, writeAddress } from '../examples/review/address'
 import { type LinkState, Peer } from '../src/index'
 import { annotate, readPlan, reply, resolve, takeBack, writeSample } from '../examples/review/plan'
-import { agoWords, hubLine, hueOf, initials } from '../examples/review/words'
+import { agoWords, hubLine, hueOf, initials, isAlone, meshLine } from '../examples/review/words'
 
 describe('a plan', () => {
   it('is read as it was written', () => {
@@ -51,6 +51,16 @@ describe('words', () => {
     expect([initials('Ana Ruiz'), initials(''), initials('  é '), initials('👩‍🚀 x')].map(text => text.length > 0)).toEqual([true, true, true, true])
     for (const at of [NaN, -1e20, 1e20, 0]) expect(agoWords(at, Date.now())).toBeTypeOf('string')
     expect(hueOf('x')).toBeLessThan(360)
+  })
+
+  it('count nobody as connected whose line went dead', () => {
+    const link: LinkState = { link: 'channel 1', name: undefined, session: 'ben', up: true, joined: true, holdsAll: true, unacknowledged: 0, mayWrite: true, path: 'direct', roundTrip: 3, trouble: undefined }
+    const status = { ...new Peer({ room: 'words', tabs: false }).status, links: [link] }
+    const told = [[{ session: 'ben' }], []].map(peers => [meshLine(status, peers, true, 1).says, isAlone(status, peers)])
+    expect(told).toEqual([
+      [expect.stringContaining('Connected to one reviewer'), false],
+      [expect.stringContaining('Nobody answers'), true]
+    ])
   })
 
   it('say what may keep a page from elsewhere from a hub on this computer', () => {

@@ -60,13 +60,17 @@ class Review {
       parsePresence: parseShown,
       counts: shows => shows?.agent !== true
     })
-    this.peer.subscribe(() => {
-      if (!isAlone(this.peer.status)) this.aloneSince = undefined
-      else if (this.aloneSince === undefined) this.aloneSince = Date.now()
-      setTimeout(this.draw, PATIENCE)
+    const changed = (): void => {
+      if (!isAlone(this.peer.status, this.peer.presence.peers)) this.aloneSince = undefined
+      else if (this.aloneSince === undefined) {
+        this.aloneSince = Date.now()
+        setTimeout(this.draw, PATIENCE)
+      }
       this.draw()
-    })
-    this.peer.presence.subscribe(this.draw)
+    }
+    setTimeout(this.draw, PATIENCE)
+    this.peer.subscribe(changed)
+    this.peer.presence.subscribe(changed)
     this.peer.onEvent(event => { this.happened(event) })
     window.addEventListener('online', this.draw)
     window.addEventListener('offline', this.draw)
