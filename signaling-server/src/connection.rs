@@ -66,8 +66,8 @@ pub(crate) struct Connection<R, W> {
     /// Nothing is read before.
     paused_until: Option<Instant>,
     ponged: Instant,
-    /// Since when the stream takes nothing, and how many bytes it had taken by then.
-    blocked: Option<(Instant, u64)>,
+    /// Since when the stream takes nothing.
+    blocked: Option<Instant>,
     ending: Option<Ending>,
     timer: Pin<Box<Sleep>>,
     /// Given back when the task ends.
@@ -235,8 +235,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             Poll::Ready(Ok(())) => self.blocked = None,
             Poll::Ready(Err(_)) => return Err(Disconnect::Network),
             Poll::Pending => {
-                if self.blocked.is_none_or(|(_, before)| progress.sent > before) {
-                    self.blocked = Some((now, progress.sent));
+                if self.blocked.is_none() || progress.sent > 0 {
+                    self.blocked = Some(now);
                 }
             }
         }
@@ -316,7 +316,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     fn write_deadline(&self) -> Option<Instant> {
-        self.blocked.map(|(since, _)| since + self.pace.write_deadline)
+        self.blocked.map(|since| since + self.pace.write_deadline)
     }
 
     /// The nearest moment at which something is due.

@@ -190,9 +190,8 @@ impl Signaling {
     /// Serves an upgraded TCP stream in a task of its own. `arrived` came right behind the handshake.
     pub(crate) fn serve_tcp(&self, stream: TcpStream, arrived: Bytes, guest: Guest) {
         let (reader, writer) = stream.into_split();
-        let writer = Arc::new(writer);
-        let outbox = Outbox::new(self.capacity, Some(Arc::clone(&writer)));
-        self.serve(reader, SharedWriter(writer), outbox, arrived, guest);
+        let outbox = Arc::new(Outbox::new(self.capacity, Some(writer)));
+        self.serve(reader, SharedWriter(Arc::clone(&outbox)), outbox, arrived, guest);
     }
 
     /// Serves any other upgraded stream, to which only its own task can write.
@@ -201,15 +200,14 @@ impl Signaling {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let (reader, writer) = tokio::io::split(stream);
-        self.serve(reader, writer, Outbox::new(self.capacity, None), arrived, guest);
+        self.serve(reader, writer, Arc::new(Outbox::new(self.capacity, None)), arrived, guest);
     }
 
-    fn serve<R, W>(&self, reader: R, writer: W, outbox: Outbox, arrived: Bytes, guest: Guest)
+    fn serve<R, W>(&self, reader: R, writer: W, outbox: Arc<Outbox>, arrived: Bytes, guest: Guest)
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let outbox = Arc::new(outbox);
         let caller = self.hub.connect(guest.client.map(|client| client.ip()), Arc::clone(&outbox));
         if self.stage() == Stage::Closing {
             outbox.close(Disconnect::Drain);

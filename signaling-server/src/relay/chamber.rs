@@ -14,7 +14,7 @@ use wire::sync::Room;
 
 use super::{JoinRequest, RelayReport, Relays};
 use crate::hub::Caller;
-use crate::outbox::Flush;
+use crate::outbox::{Flush, Outbox};
 use crate::room::ByConnection;
 use crate::room::relay::{Generation, Input, Relay};
 
@@ -33,13 +33,26 @@ pub(crate) struct Chamber {
 pub(super) struct Hosted {
     pub(super) room: Relay,
     /// Those who have asked to join and have not left: members, and some who were refused.
-    pub(super) present: ByConnection<Arc<Caller>>,
+    pub(super) present: ByConnection<Present>,
     /// When a task will look at the clock.
     timer: Option<Instant>,
     /// Since when nobody is here.
     idle_since: Option<Instant>,
     /// Taken out of the map: whoever still holds it looks the room up again.
     retired: bool,
+}
+
+/// Somebody who has asked to join.
+pub(super) struct Present {
+    caller: Arc<Caller>,
+    /// The caller's, so that a delivery need not look there.
+    pub(super) outbox: Arc<Outbox>,
+}
+
+impl Present {
+    fn new(caller: &Arc<Caller>) -> Self {
+        Self { caller: Arc::clone(caller), outbox: Arc::clone(&caller.outbox) }
+    }
 }
 
 impl Chamber {
@@ -82,7 +95,7 @@ impl Chamber {
             return false;
         }
         hosted.idle_since = None;
-        hosted.present.entry(caller.id).or_insert_with(|| Arc::clone(caller));
+        hosted.present.entry(caller.id).or_insert_with(|| Present::new(caller));
         let JoinRequest { permission, version, author } = request.clone();
         let input = Input::Join { who: caller.id, permission, version, author };
         self.take(relays, &mut hosted, input, now, flush);
@@ -243,7 +256,8 @@ impl Chamber {
     }
 
     pub(super) fn callers(self: &Arc<Self>) -> Vec<Arc<Caller>> {
-        let mut callers: Vec<_> = self.look_at(|hosted| hosted.present.values().map(Arc::clone).collect());
+        let mut callers: Vec<_> = self
+            .look_at(|hosted| hosted.present.values().map(|present| Arc::clone(&present.caller)).collect());
         callers.sort_by_key(|caller| caller.id);
         callers
     }

@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::chamber::Chamber;
+use super::chamber::{Chamber, Present};
 use super::{Relays, keeping};
 use crate::frame::Frame;
-use crate::hub::Caller;
 use crate::metrics::{Disconnect, Sent};
 use crate::outbox::Flush;
 use crate::room::document::{Done, Work};
@@ -16,14 +15,14 @@ use crate::room::relay::{Audience, Backfill, Entry, Event, Input, Output, Reply,
 use crate::room::{ByConnection, ConnectionId};
 use crate::store;
 
-type Present = ByConnection<Arc<Caller>>;
+type Everybody = ByConnection<Present>;
 
 impl Chamber {
     /// Does what the room says. Work that is done at once comes back.
     pub(super) fn perform(
         self: &Arc<Self>,
         relays: &Arc<Relays>,
-        present: &Present,
+        present: &Everybody,
         output: Output,
         flush: &mut Flush,
     ) -> Option<Box<Done>> {
@@ -48,12 +47,12 @@ impl Chamber {
         None
     }
 
-    fn backfill(&self, relays: &Relays, present: &Present, to: ConnectionId, backfill: Backfill) {
-        let Some(caller) = present.get(&to) else { return };
-        match relays.backfills.admit(backfill, &caller.outbox, Instant::now()) {
-            Some(under_way) => caller.outbox.feed(self.name(), Box::new(under_way)),
+    fn backfill(&self, relays: &Relays, present: &Everybody, to: ConnectionId, backfill: Backfill) {
+        let Some(Present { outbox, .. }) = present.get(&to) else { return };
+        match relays.backfills.admit(backfill, outbox, Instant::now()) {
+            Some(under_way) => outbox.feed(self.name(), Box::new(under_way)),
             // It comes back in a while, when there may be room.
-            None => caller.outbox.close(Disconnect::Busy),
+            None => outbox.close(Disconnect::Busy),
         }
     }
 
@@ -96,20 +95,20 @@ impl Chamber {
 
 fn reply_to(
     relays: &Relays,
-    present: &Present,
+    present: &Everybody,
     to: ConnectionId,
     reply: Reply,
     frame: &Bytes,
     flush: &mut Flush,
 ) {
     relays.metrics.relay.note_reply(reply);
-    let Some(caller) = present.get(&to) else { return };
+    let Some(Present { outbox, .. }) = present.get(&to) else { return };
     let frame = Frame::binary(frame);
     let len = frame.len();
     // Closed: it is ending, and counted as such.
-    let Ok(queued) = caller.outbox.push(frame) else { return };
+    let Ok(queued) = outbox.push(frame) else { return };
     if queued.flush {
-        flush.add(&caller.outbox);
+        flush.add(outbox);
     }
     relays.metrics.sent.inc(Sent::Relay);
     relays.metrics.sent_bytes.add(Sent::Relay, len as u64);
@@ -117,7 +116,7 @@ fn reply_to(
 
 fn pass_on(
     relays: &Relays,
-    present: &Present,
+    present: &Everybody,
     frames: &[Bytes],
     to: &Audience,
     arrived: Instant,
@@ -126,11 +125,11 @@ fn pass_on(
     let frames: Vec<Frame> = frames.iter().map(|frame| Frame::binary(frame)).collect();
     let bytes: usize = frames.iter().map(Frame::len).sum();
     let (mut receivers, mut most_waiting) = (0, 0);
-    for caller in to.iter().filter_map(|id| present.get(&id)) {
+    for Present { outbox, .. } in to.iter().filter_map(|id| present.get(&id)) {
         // Closed: it is ending, and gets what it misses when it joins again.
-        let Ok(queued) = caller.outbox.push_update(&frames) else { continue };
+        let Ok(queued) = outbox.push_update(&frames) else { continue };
         if queued.flush {
-            flush.add(&caller.outbox);
+            flush.add(outbox);
         }
         most_waiting = most_waiting.max(queued.waiting);
         receivers += 1;
