@@ -3,13 +3,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::SinkExt;
 use serde_json::json;
 use signaling_server::config::{ConnectionCap, Period, Size};
 use support::{Client, TestServer, frame, upgrade_status};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -228,34 +229,49 @@ async fn a_reader_that_stalls_is_cut_off_and_nobody_else_notices() {
     assert_eq!((&last["data"], &last["clients"]), (&json!("last"), &json!(1)), "and it is out of the room");
 }
 
-#[tokio::test]
-async fn a_write_that_makes_no_progress_has_a_deadline() {
+/// A server with a short write deadline, and a subscriber for whom more waits there than the sockets' buffers hold.
+async fn behind(deadline: Duration) -> (TestServer, TcpStream) {
     let server = TestServer::with(|config| {
         config.limits.enabled = false;
         config.limits.outbound_queue = Size::kib(64 << 10);
         config.limits.outbound_frames = 1 << 20;
-        config.limits.write_deadline = Period::millis(300);
+        config.limits.write_deadline = Period::millis(deadline.as_millis() as u64);
     })
     .await;
-    let mut stalled = server.raw_websocket().await;
-    stalled.write_all(&frame(1, br#"{"type":"subscribe","topics":["t"]}"#)).await.unwrap();
+    let mut behind = server.raw_websocket().await;
+    behind.write_all(&frame(1, br#"{"type":"subscribe","topics":["t"]}"#)).await.unwrap();
     server.until_metric("signaling_rooms", |rooms| rooms == 1.0).await;
     let mut writer = server.client().await;
-    // More than the sockets' buffers hold, less than the outbox does.
+    let message = json!({"type": "publish", "topic": "t", "data": "x".repeat(8 << 10)}).to_string();
     for _ in 0..2000 {
-        writer
-            .0
-            .feed(Message::text(
-                json!({"type": "publish", "topic": "t", "data": "x".repeat(8 << 10)}).to_string(),
-            ))
-            .await
-            .unwrap();
+        writer.0.feed(Message::text(message.clone())).await.unwrap();
     }
     writer.0.flush().await.unwrap();
-    server
-        .until_metric(r#"signaling_connections_closed_total{reason="write_deadline"}"#, |count| count == 1.0)
-        .await;
+    (server, behind)
+}
+
+const LATE: &str = r#"signaling_connections_closed_total{reason="write_deadline"}"#;
+
+#[tokio::test]
+async fn a_write_that_makes_no_progress_has_a_deadline() {
+    let (server, _stalled) = behind(Duration::from_millis(300)).await;
+    server.until_metric(LATE, |count| count == 1.0).await;
     server.assert_serves_others().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_but_reads_gets_all() {
+    let deadline = Duration::from_millis(600);
+    let (server, mut slow) = behind(deadline).await;
+    let (mut read, started) = (0, Instant::now());
+    let mut buffer = vec![0; 1 << 20];
+    while read < 2000 * (8 << 10) {
+        read += tokio::time::timeout(Duration::from_secs(5), slow.read(&mut buffer)).await.unwrap().unwrap();
+        // As slowly as it may, for several times the deadline.
+        tokio::time::sleep(deadline / 6).await;
+    }
+    assert!(started.elapsed() > 2 * deadline);
+    assert_eq!(server.metric(LATE).await, 0.0);
 }
 
 #[tokio::test]
