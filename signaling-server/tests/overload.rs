@@ -266,7 +266,10 @@ async fn a_reader_that_is_slow_but_reads_gets_all() {
     let (mut read, started) = (0, Instant::now());
     let mut buffer = vec![0; 1 << 20];
     while read < 2000 * (8 << 10) {
-        read += tokio::time::timeout(Duration::from_secs(5), slow.read(&mut buffer)).await.unwrap().unwrap();
+        let more =
+            tokio::time::timeout(Duration::from_secs(5), slow.read(&mut buffer)).await.unwrap().unwrap();
+        assert_ne!(more, 0, "the server has closed");
+        read += more;
         // As slowly as it may, for several times the deadline.
         tokio::time::sleep(deadline / 6).await;
     }
