@@ -170,6 +170,7 @@ describe('a plan from an agent in one home to a reviewer in another', { skip: re
     try {
       await count([ana, ben], 1, waitFor(5000))
       await Promise.all([ana.annotate(1, 'while you were away'), ben.annotate(2, 'while I was away')])
+      await ben.until('the word about it', () => document.body.textContent.includes('Nobody answers'))
       await ben.picture('5-offline')
       await wait(deadMs)
     } finally {

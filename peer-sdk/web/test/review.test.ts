@@ -56,7 +56,7 @@ describe('words', () => {
   it('count nobody as connected whose line went dead', () => {
     const link: LinkState = { link: 'channel 1', name: undefined, session: 'ben', up: true, joined: true, holdsAll: true, unacknowledged: 0, mayWrite: true, path: 'direct', roundTrip: 3, trouble: undefined }
     const status = { ...new Peer({ room: 'words', tabs: false }).status, links: [link] }
-    const told = [[{ session: 'ben' }], []].map(peers => [meshLine(status, peers, true, 1).says, isAlone(status, peers)])
+    const told = [[], ['ben']].map(gone => [meshLine(status, new Set(gone), true, 1).says, isAlone(status, new Set(gone))])
     expect(told).toEqual([
       [expect.stringContaining('Connected to one reviewer'), false],
       [expect.stringContaining('Nobody answers'), true]

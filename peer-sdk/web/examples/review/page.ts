@@ -48,6 +48,8 @@ class Review {
   private isOpen = false
   private drawn = false
   private aloneSince: number | undefined = Date.now()
+  private here: ReadonlySet<string> = new Set()
+  private gone: ReadonlySet<string> = new Set()
 
   /** Looks for the others at once. There is something to see when Loro has started. */
   constructor (readonly address: Address) {
@@ -61,7 +63,8 @@ class Review {
       counts: shows => shows?.agent !== true
     })
     const changed = (): void => {
-      if (!isAlone(this.peer.status, this.peer.presence.peers)) this.aloneSince = undefined
+      this.look()
+      if (!isAlone(this.peer.status, this.gone)) this.aloneSince = undefined
       else if (this.aloneSince === undefined) {
         this.aloneSince = Date.now()
         setTimeout(this.draw, PATIENCE)
@@ -97,6 +100,14 @@ class Review {
     if (signaling.length === 0) return adapters
     const from = ice[0]
     return [...adapters, webrtc({ signaling, ...(from === undefined ? {} : { iceFrom: from }), ...(password === undefined ? {} : { password }) })]
+  }
+
+  /** Who is gone matters as long as something leads there. */
+  private look (): void {
+    const before = new Set([...this.here, ...this.gone])
+    this.here = new Set(this.peer.presence.peers.map(({ session }) => session))
+    const leads = this.peer.status.links.flatMap(({ session }) => session ?? [])
+    this.gone = new Set(leads.filter(session => before.has(session) && !this.here.has(session)))
   }
 
   private happened (event: PeerEvent): void {
@@ -140,9 +151,9 @@ class Review {
   }
 
   private state (): Known {
-    const { plan, user, name, writing, showsDone, warning, fresh } = this
+    const { plan, user, name, gone, writing, showsDone, warning, fresh } = this
     return {
-      plan, user, name, writing, showsDone, warning, fresh,
+      plan, user, name, gone, writing, showsDone, warning, fresh,
       status: this.peer.status,
       presence: this.peer.presence.view,
       isOffline: !navigator.onLine,

@@ -17,6 +17,8 @@ export interface Known {
   plan: Plan
   status: Status
   presence: PresenceView<Shown>
+  /** Sessions that were online and are no more. */
+  gone: ReadonlySet<string>
   user: string
   name: string
   isOffline: boolean
@@ -204,8 +206,8 @@ const drawings: Record<string, string> = {
   'Other reviewers': 'M6 8a2.5 2.5 0 1 0 0-.01M18 8a2.5 2.5 0 1 0 0-.01M12 19a2.5 2.5 0 1 0 0-.01M8.5 8h7M7.3 10l3.5 5M16.7 10l-3.5 5'
 }
 
-function ways ({ status, presence, hubs, servers, hasWebRtc, isFromElsewhere }: Known): HTMLElement {
-  const lines = [hubLine(status, hubs, isFromElsewhere), diskLine(status), meshLine(status, presence.peers, hasWebRtc, servers)]
+function ways ({ status, gone, hubs, servers, hasWebRtc, isFromElsewhere }: Known): HTMLElement {
+  const lines = [hubLine(status, hubs, isFromElsewhere), diskLine(status), meshLine(status, gone, hasWebRtc, servers)]
   return h('section', { class: 'panel', 'aria-labelledby': 'ways' }, h('h3', { id: 'ways' }, 'Where your notes go'),
     h('ul', { class: 'ways' }, ...lines.map(wayView)))
 }

@@ -1,5 +1,5 @@
 // What the machine knows, in words for people.
-import type { LinkState, Path, Someone, Status } from '../../src/index'
+import type { LinkState, Path, Status } from '../../src/index'
 import { isLocal } from './address'
 
 /** How one of the three ways is doing: well, waiting, or away. */
@@ -34,12 +34,12 @@ export function diskLine (status: Status): Line {
   }
 }
 
-export function meshLine (status: Status, peers: People, hasWebRtc: boolean, servers: number): Line {
+export function meshLine (status: Status, gone: ReadonlySet<string>, hasWebRtc: boolean, servers: number): Line {
   const name = 'Other reviewers'
   if (servers === 0) return { tone: 'off', name, says: 'This link names no signaling server, so all goes through the hub.' }
   if (!hasWebRtc) return { tone: 'off', name, says: 'This browser has no WebRTC, so all goes through the hub.' }
-  const open = status.links.filter(({ link, joined }) => joined && isChannel(link))
-  const channels = open.filter(link => answers(link, peers)).length
+  const open = status.links.filter(({ link, joined }) => joined && link.startsWith('channel'))
+  const channels = open.filter(link => answers(link, gone)).length
   const isThere = status.signaling.some(({ state }) => state === 'connected')
   if (channels > 0) {
     const many = channels === 1 ? 'one reviewer' : `${channels} reviewers`
@@ -57,20 +57,13 @@ export function pathWords (path: Path, roundTrip: number | undefined): string {
 
 function pace ({ roundTrip }: LinkState): string { return roundTrip === undefined ? '' : ` (${roundTrip} ms away)` }
 
-/** Whether nothing leaves this browser. */
-export function isAlone (status: Status, peers: People): boolean {
-  return !status.links.some(link => link.joined && !link.link.startsWith('tab') && answers(link, peers))
+/** Whether nothing leaves this browser. `gone` are the sessions that were online and are no more. */
+export function isAlone (status: Status, gone: ReadonlySet<string>): boolean {
+  return !status.links.some(link => link.joined && !link.link.startsWith('tab') && answers(link, gone))
 }
 
-/** Those who are online. */
-type People = ReadonlyArray<Pick<Someone<unknown>, 'session'>>
-
-const isChannel = (link: string): boolean => link.startsWith('channel')
-
-/** A channel over a line that went dead stays open for a while: who is at its other end is online no more. */
-function answers ({ link, session }: LinkState, peers: People): boolean {
-  return !isChannel(link) || peers.some(peer => peer.session === session)
-}
+/** A channel over a line that went dead stays open for a while, though who is at its other end is gone. */
+function answers ({ session }: LinkState, gone: ReadonlySet<string>): boolean { return session === undefined || !gone.has(session) }
 
 export function onlineWords (online: number): string { return online === 1 ? '1 reviewer online' : `${online} reviewers online` }
 
