@@ -21,13 +21,18 @@ window.RTCPeerConnection = class extends Real {
     connections.push(this)
     this.addEventListener('iceconnectionstatechange', () => { if (/connected|completed/.test(this.iceConnectionState)) mark('connected') })
     this.addEventListener('connectionstatechange', () => { if (this.connectionState === 'connected') mark('secured') })
-    this.addEventListener('icecandidate', () => { mark('gathered') })
+    this.addEventListener('icecandidate', ({ candidate }) => { if (candidate) mark(`gathered ${candidate.type} ${candidate.protocol}`) })
     this.addEventListener('datachannel', ({ channel }) => { listen(channel) })
   }
 
   createDataChannel (...given) { return listen(super.createDataChannel(...given)) }
   createOffer (...given) { return kept('offer made', super.createOffer(...given)) }
   setLocalDescription (...given) { return kept('described', super.setLocalDescription(...given)) }
+  addIceCandidate (...given) {
+    mark(`added ${/ typ (\w+)/.exec(given[0]?.candidate ?? '')?.[1]}`)
+    return super.addIceCandidate(...given)
+  }
+
   setRemoteDescription (...given) { return kept('other described', super.setRemoteDescription(...given)) }
 }
 
