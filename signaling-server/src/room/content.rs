@@ -7,10 +7,9 @@ use wire::sync::{Crdt, Status};
 
 use super::ConnectionId;
 use super::blind::Blind;
+use super::document::{Document, Kind};
 use super::presence::Presence;
 use super::relay::{Author, Keeping, Limits, MANY, ONE, Receipt, Seq, Stored, parcel};
-use super::replica::Replica;
-use super::sealed::{Opaque, Sealed};
 
 /// Something to be answered.
 #[derive(Debug)]
@@ -125,20 +124,22 @@ impl Taken {
 /// See the module.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// The replica, while it is at home.
-    Document(Option<Box<Replica>>),
-    Opaque(Opaque),
-    Sealed(Sealed),
+    Document {
+        kind: Kind,
+        /// While it is at home.
+        home: Option<Box<Document>>,
+    },
     Presence(Presence),
     Blind(Blind),
 }
 
 impl Content {
     pub(super) fn new(crdt: Crdt, keeping: Keeping, limits: &Limits) -> Self {
+        let document = |kind| Self::Document { kind, home: None };
         match (crdt, keeping) {
-            (Crdt::Loro, Keeping::Imported) => Self::Document(None),
-            (Crdt::Loro, Keeping::Opaque) => Self::Opaque(Opaque::default()),
-            (Crdt::Sealed, _) => Self::Sealed(Sealed::default()),
+            (Crdt::Loro, Keeping::Imported) => document(Kind::Imported),
+            (Crdt::Loro, Keeping::Opaque) => document(Kind::Opaque),
+            (Crdt::Sealed, _) => document(Kind::Sealed),
             (Crdt::Ephemeral, _) => Self::Presence(Presence::passing(limits.presence)),
             (Crdt::PersistedEphemeral, _) => Self::Presence(Presence::lasting(limits.presence)),
             (Crdt::Yjs | Crdt::Flock, _) => Self::Blind(Blind::documents(limits.backlog)),
@@ -149,7 +150,7 @@ impl Content {
     /// Whether a restart should not lose it.
     pub(super) fn is_stored(&self) -> bool {
         match self {
-            Self::Document(_) | Self::Opaque(_) | Self::Sealed(_) => true,
+            Self::Document { .. } => true,
             Self::Presence(presence) => presence.is_lasting(),
             Self::Blind(_) => false,
         }
@@ -157,15 +158,13 @@ impl Content {
 
     /// Whether its snapshot is shorter than its log.
     pub(super) fn compacts(&self) -> bool {
-        matches!(self, Self::Document(_) | Self::Presence(_))
+        matches!(self, Self::Document { kind: Kind::Imported, .. } | Self::Presence(_))
     }
 
     /// Answers at once. A document is never asked here: it may take its time, and may panic.
     pub(super) fn perform(&mut self, job: &Job) -> Answer {
         match self {
-            Self::Document(_) => Answer::Unreadable("the document is away".to_owned()),
-            Self::Opaque(opaque) => opaque.perform(job),
-            Self::Sealed(sealed) => sealed.perform(job),
+            Self::Document { .. } => Answer::Unreadable("the document is away".to_owned()),
             Self::Presence(presence) => presence.perform(job),
             Self::Blind(blind) => blind.perform(job),
         }
@@ -182,9 +181,7 @@ impl Content {
     /// Forgets everything, to be opened again.
     pub(super) fn reset(&mut self) {
         match self {
-            Self::Document(replica) => *replica = None,
-            Self::Opaque(opaque) => *opaque = Opaque::default(),
-            Self::Sealed(sealed) => *sealed = Sealed::default(),
+            Self::Document { home, .. } => *home = None,
             Self::Presence(presence) => presence.clear(),
             Self::Blind(blind) => blind.clear(),
         }

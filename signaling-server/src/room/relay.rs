@@ -14,7 +14,7 @@
 //! # Joining
 //!
 //! A room that is stored is loaded when the first one joins; who comes meanwhile waits. Joins and updates are
-//! answered in the order in which they came. While a Loro document is away for [`Work`] they queue, up to a bound.
+//! answered in the order in which they came. While a document is away for [`Work`] they queue, up to a bound.
 //!
 //! # When something breaks
 //!
@@ -44,7 +44,7 @@ use wire::sync::{self, JoinError, Message, Permission, Room, RoomErrorCode, Stat
 
 use super::ConnectionId;
 use super::content::{Content, Job};
-use super::document::Work;
+use super::document::{Document, Work};
 
 pub use backfill::Backfill;
 use journal::Journal;
@@ -254,11 +254,11 @@ impl Relay {
     /// Does what is queued, or has it done.
     fn run(&mut self, now: Instant) {
         while self.phase == Phase::Live && !self.stale && !self.away {
-            if let Content::Document(_) = self.content
-                && !self.queue.is_empty()
+            if !self.queue.is_empty()
+                && let Some(document) = self.content.take_document(self.limits.room)
             {
                 let jobs = std::mem::take(&mut self.queue);
-                return self.send_away(jobs);
+                return self.send_away(document, jobs);
             }
             let Some(job) = self.queue.pop_front() else { return };
             let answer = self.content.perform(&job);
@@ -267,10 +267,9 @@ impl Relay {
     }
 
     /// Has the document worked on.
-    fn send_away(&mut self, jobs: VecDeque<Job>) {
+    fn send_away(&mut self, document: Box<Document>, jobs: VecDeque<Job>) {
         self.away = true;
-        self.outputs
-            .push_back(Output::Work(Box::new(Work::new(self.content.take_replica(self.limits.room), jobs))));
+        self.outputs.push_back(Output::Work(Box::new(Work::new(document, jobs))));
     }
 
     /// Sends an update of the room's own to everybody in it.

@@ -14,10 +14,8 @@ use wire::sync::Status;
 use wire::vetting::weigh;
 
 use super::content::{Answer, Job, Opening, Taken};
+use super::document::LIGHT;
 use super::relay::{Seq, parcel};
-
-/// A job that reads or writes no more bytes than this takes well under a millisecond.
-const LIGHT: u64 = 64 << 10;
 
 /// A detached document.
 pub(super) struct Replica {
@@ -54,14 +52,9 @@ impl Replica {
         reading
     }
 
-    /// Whether a job may take long enough for others to notice.
-    pub(super) fn is_heavy(&self, job: &Job) -> bool {
-        match job {
-            Job::Open(opening) => opening.len() > LIGHT,
-            Job::Join { version, .. } => self.estimate(version) > LIGHT,
-            Job::Batch(batch) => batch.len as u64 > LIGHT,
-            Job::Snapshot => true,
-        }
+    /// Whether somebody with this version lacks so much that others would notice.
+    pub(super) fn is_heavy_for(&self, version: &[u8]) -> bool {
+        self.estimate(version) > LIGHT
     }
 
     /// About how many bytes a newcomer lacks.

@@ -13,6 +13,7 @@ use wire::sealed::{self, Covers, Record};
 use wire::sync::Status;
 
 use super::content::{Answer, Job, Opening, Taken};
+use super::document::LIGHT;
 use super::relay::parcel;
 
 /// A Loro peer. Other names of peers are passed on but appear in no version.
@@ -26,9 +27,16 @@ pub(super) struct Sealed {
     covers: Vec<Vec<(Peer, u64)>>,
     coverage: HashMap<Peer, Coverage>,
     known: HashSet<Bytes>,
+    /// Bytes of `records`.
+    len: usize,
 }
 
 impl Sealed {
+    /// Whether to look for what somebody lacks, and to copy it, may take long enough for others to notice.
+    pub(super) fn is_heavy_for_newcomers(&self) -> bool {
+        self.len as u64 > LIGHT
+    }
+
     pub(super) fn perform(&mut self, job: &Job) -> Answer {
         match job {
             Job::Open(opening) => opened(opening, |update| self.add(update)),
@@ -63,6 +71,7 @@ impl Sealed {
         for (peer, start, end) in &spans {
             self.coverage.entry(*peer).or_default().add(*start, *end);
         }
+        self.len += bytes.len();
         self.covers.push(spans.into_iter().map(|(peer, _, end)| (peer, end)).collect());
         self.records.push(bytes);
         true
@@ -163,6 +172,12 @@ pub(super) struct Opaque {
 }
 
 impl Opaque {
+    /// Whether to list all that there is may take long enough for others to notice: nothing is copied.
+    pub(super) fn is_heavy_for_newcomers(&self) -> bool {
+        const MANY: usize = 4096;
+        self.updates.len() > MANY
+    }
+
     pub(super) fn perform(&mut self, job: &Job) -> Answer {
         match job {
             Job::Open(opening) => opened(opening, |update| self.add(update)),

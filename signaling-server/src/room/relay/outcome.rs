@@ -10,7 +10,7 @@ use super::journal::Settled;
 use super::{Audience, Entry, Event, MANY, ONE, Output, Phase, Receipt, Relay, Reply, Seq, Stored, Ticket};
 use super::{WriteError, Written, parcel};
 use crate::room::ConnectionId;
-use crate::room::content::{Answer, Batch, Content, Job, Opening, Taken};
+use crate::room::content::{Answer, Batch, Job, Opening, Taken};
 use crate::room::document::Done;
 
 /// How often a document may break with no update to blame before the room is given up.
@@ -25,8 +25,8 @@ impl Relay {
         let through = stored.log.last().map_or(Seq(0), |logged| logged.seq);
         self.journal.loaded(stored.generation, through, stored.sizes());
         let job = Job::Open(Opening::new(stored));
-        if let Content::Document(_) = self.content {
-            return self.send_away([job].into());
+        if let Some(document) = self.content.take_document(self.limits.room) {
+            return self.send_away(document, [job].into());
         }
         let answer = self.content.perform(&job);
         self.settle(now, job, answer);
@@ -36,7 +36,7 @@ impl Relay {
     pub(super) fn done(&mut self, now: Instant, done: Done) {
         self.away = false;
         // First, since it is forgotten again if what is stored cannot be read.
-        self.content.put_replica(done.replica);
+        self.content.put_document(done.document);
         self.queue_again(done.rest);
         for (job, answer) in done.settled {
             self.settle(now, job, answer);

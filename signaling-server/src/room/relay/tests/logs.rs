@@ -53,6 +53,51 @@ fn a_sealed_room_gives_newcomers_the_records_that_they_lack() {
 }
 
 #[test]
+fn what_takes_long_in_a_sealed_room_is_not_done_where_others_wait() {
+    let mut world = World::new(Crdt::Sealed);
+    world.join(ANA);
+    let record = |n: u64| {
+        let header = sealed::span_header(
+            &Span { peer: Bytes::from_static(b"1"), start: n, end: n + 1 },
+            "key",
+            [1; 12],
+        );
+        sealed::container(&[Record::encode(&header.unwrap(), &[0; 30_000])])
+    };
+    world.send(ANA, &record(0));
+    world.joined(BEN, &[0]);
+    assert_eq!(world.heavy, 0);
+    for n in 1..5 {
+        world.send(ANA, &record(n));
+    }
+    assert_eq!(world.heavy, 0, "each is small");
+    assert_eq!(spans(&world.joined(EVE, &[0]).1).len(), 5);
+    assert_eq!(world.heavy, 1);
+
+    let mut world = world.restarted(Keeping::Imported, Limits::default());
+    assert_eq!(spans(&world.joined(EVE, &[0]).1).len(), 5);
+    assert_eq!(world.heavy, 2, "opening and answering");
+}
+
+#[test]
+fn what_takes_long_in_an_opaque_room_is_not_done_where_others_wait() {
+    let mut world = World::with(Crdt::Loro, Keeping::Opaque, Limits::default());
+    world.join(ANA);
+    // As good as incompressible.
+    let text: String =
+        (0..20_000_u64).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let update = edit(&doc(1), &text);
+    world.send(ANA, &update);
+    let mut world = world.restarted(Keeping::Opaque, Limits::default());
+    world.slow_work = true;
+    world.join(ANA);
+    assert_eq!((world.heavy, world.read(ANA).len()), (1, 0), "what is stored is being read");
+    world.work();
+    assert_eq!(world.updates(ANA), [update]);
+    assert_eq!(world.heavy, 1, "nothing is copied for somebody who joins");
+}
+
+#[test]
 fn a_sealed_rooms_version_ends_at_the_first_hole() {
     let mut world = World::new(Crdt::Sealed);
     world.join(ANA);

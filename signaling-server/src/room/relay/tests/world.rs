@@ -23,6 +23,8 @@ pub(super) struct World {
     /// Work is not done before it is asked for.
     pub(super) slow_work: bool,
     work: VecDeque<Box<Work>>,
+    /// How often there was work for a thread that may block.
+    pub(super) heavy: usize,
     fragments: HashMap<ConnectionId, Reassembly>,
     /// Frames that each connection has been sent and has not read.
     inboxes: HashMap<ConnectionId, Vec<Bytes>>,
@@ -62,6 +64,7 @@ impl World {
             store: Disk::default(),
             slow_work: false,
             work: VecDeque::new(),
+            heavy: 0,
             fragments: HashMap::new(),
             inboxes: HashMap::new(),
             events: Vec::new(),
@@ -96,7 +99,10 @@ impl World {
                     }
                 }
                 Output::Backfill { to, backfill } => self.inboxes.entry(to).or_default().extend(backfill),
-                Output::Work(work) => self.work.push_back(work),
+                Output::Work(work) => {
+                    self.heavy += usize::from(work.is_heavy());
+                    self.work.push_back(work);
+                }
                 Output::Event(event) => self.events.push(event),
                 write => self.store.queue.push_back(write),
             }
