@@ -370,6 +370,15 @@ mod tests {
         (taken, progress)
     }
 
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn what_a_delivery_needs_lies_in_two_lines_of_memory() {
+        use std::mem::size_of;
+        let counts = 2 * size_of::<usize>();
+        let rest = size_of::<Option<Waker>>() + size_of::<VecDeque<(Room, Feed)>>();
+        assert!(counts + size_of::<Outbox>() - rest <= 128);
+    }
+
     #[test]
     fn what_has_gathered_is_written_at_once() {
         let outbox = outbox(100, 10);
